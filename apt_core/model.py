@@ -1,0 +1,196 @@
+"""Puts prefixes on a backbone and freezes the rest; counts, saves and loads what is trained."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from apt_core.attention import attach, find_sites, prefix_of
+from apt_core.backbones import load_backbone
+from apt_core.config import AptConfig
+from apt_core.errors import AptFileNotFoundError, AptValueError
+from apt_core.prefix import LayerPrefix
+from apt_core.run_format import write_atomic
+
+CONFIG_FILE = "adapter_config.json"
+WEIGHTS_FILE = "adapter_model.safetensors"
+PARTS = ("prefix", "token_gate", "layer_scale", "head", "frozen")
+
+
+class AptModel:
+    """What ``get_apt_model`` adds to a transformers model; the model stays of its own class as well.
+
+    Attributes:
+        apt_config: the settings, with ``prefix_lengths`` filled in.
+    """
+
+    apt_config: AptConfig
+    _apt_sites: tuple[str, ...]
+
+    @property
+    def prefixes(self) -> list[LayerPrefix | None]:
+        """The prefix of every layer (L entries); None where the length is 0."""
+        return [prefix_of(self.get_submodule(name)) for name in self._apt_sites]
+
+    def trained_state_dict(self) -> dict[str, Tensor]:
+        """What is trained, and with it exactly what is saved: prefix, gates and head."""
+        return {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
+
+    def count_parameters(self) -> dict[str, int]:
+        """Parameters by part: prefix, token_gate, layer_scale, head, frozen. Their sum is the whole model."""
+        counts = dict.fromkeys(PARTS, 0)
+        for name, parameter in self.named_parameters():
+            counts[_part_of(name, parameter)] += parameter.numel()
+        return counts
+
+    def save_pretrained(self, save_directory: str | Path, *, is_main_process: bool = True, **_: Any) -> None:
+        """Writes ``adapter_config.json`` and ``adapter_model.safetensors``: prefix, gates and head only.
+
+        Args:
+            save_directory: folder, made if missing.
+            is_main_process: False writes nothing (other ranks of a distributed training).
+        """
+        if not is_main_process:
+            return
+        folder = Path(save_directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {name: value.detach().cpu().contiguous() for name, value in self.trained_state_dict().items()}
+        temporary = folder / (WEIGHTS_FILE + ".tmp")
+        save_file(tensors, temporary, metadata={"format": "pt"})
+        temporary.replace(folder / WEIGHTS_FILE)
+        description = {
+            "peft_type": "APT",
+            "base_model_name_or_path": self.config.name_or_path,
+            "architecture": type(self).__name__,
+            "id2label": self.config.id2label,
+            "num_layers": len(self._apt_sites),
+            "apt_config": self.apt_config.model_dump(),
+        }
+        write_atomic(folder / CONFIG_FILE, (json.dumps(description, indent=1) + "\n").encode())
+
+    def load_trained(self, folder: str | Path) -> None:
+        """Fills prefix, gates and head from ``adapter_model.safetensors``.
+
+        Raises:
+            AptFileNotFoundError: if the file is missing.
+            AptValueError: if it is damaged, or its tensors are not exactly the trained ones.
+        """
+        path = Path(folder) / WEIGHTS_FILE
+        if not path.is_file():
+            raise AptFileNotFoundError(f"{path}: no such file; give the folder that save_pretrained wrote.")
+        try:
+            tensors = load_file(path)
+        except (SafetensorError, OSError) as problem:
+            raise AptValueError(f"{path}: damaged, cannot be read ({problem}).") from problem
+        own = self.trained_state_dict()
+        expected = {name: tuple(value.shape) for name, value in own.items()}
+        received = {name: tuple(value.shape) for name, value in tensors.items()}
+        if expected != received:
+            differing = sorted(expected.items() ^ received.items())
+            raise AptValueError(
+                f"{path}: does not fit this model; first difference at {differing[0][0]}: "
+                f"got {received.get(differing[0][0])}; accepted: {expected.get(differing[0][0])}."
+            )
+        self.load_state_dict(tensors, strict=False)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, backbone: PreTrainedModel | None = None) -> AptModel:
+        """Loads what ``save_pretrained`` wrote.
+
+        Args:
+            folder: the adapter's folder.
+            backbone: the frozen model to put it on, changed in place; None loads the one named in the config.
+
+        Raises:
+            AptFileNotFoundError, AptValueError: if the folder is not an adapter, or does not fit the backbone.
+        """
+        path = Path(folder) / CONFIG_FILE
+        if not path.is_file():
+            raise AptFileNotFoundError(f"{path}: no such file; give the folder that save_pretrained wrote.")
+        try:
+            description = json.loads(path.read_text(encoding="utf-8"))
+            config = AptConfig(**description["apt_config"])
+            if backbone is None:
+                id2label = {int(index): label for index, label in description["id2label"].items()}
+                name, architecture = description["base_model_name_or_path"], description["architecture"]
+        except (ValueError, KeyError, TypeError, AttributeError) as problem:
+            raise AptValueError(f"{path}: damaged, not an adapter's settings ({problem!r}).") from problem
+        if backbone is None:
+            backbone = load_backbone(name, architecture, id2label=id2label).model
+        model = get_apt_model(backbone, config)
+        model.load_trained(folder)
+        return model
+
+
+def get_apt_model(model: PreTrainedModel, config: AptConfig) -> Any:
+    """Puts prefixes on ``model``, in place, and freezes everything but prefix, gates and task head.
+
+    Args:
+        model: a transformers model, with or without a head.
+        config: lengths and gates; lengths of 0 leave a layer exactly as it is.
+
+    Returns:
+        The same object; it is now an ``AptModel`` too.
+
+    Raises:
+        AptValueError: if the architecture is not one prefixes can be put on, if it has prefixes already, or if
+            ``config.prefix_lengths`` is for another number of layers.
+    """
+    if isinstance(model, AptModel):
+        raise AptValueError("model: got a model that has prefixes already; accepted: a model without.")
+    if not isinstance(model, PreTrainedModel):
+        raise AptValueError(f"model: got {type(model).__name__}; accepted: a transformers PreTrainedModel.")
+    sites = find_sites(model)
+    lengths = config.lengths(len(sites))
+    head = head_modules(model) if config.modules_to_save is None else config.modules_to_save
+    head_parameters = [parameter for name in head for parameter in _submodule(model, name).parameters()]
+    model.requires_grad_(False)
+    for parameter in head_parameters:
+        parameter.requires_grad_(True)
+    for site, length in zip(sites, lengths, strict=True):
+        if length:
+            attach(site, LayerPrefix(site.shape, length, config).to(model.device))
+    backbone_class = type(model)
+    model.__class__ = type(backbone_class.__name__, (AptModel, backbone_class), {})
+    model.apt_config = config.model_copy(update={"prefix_lengths": lengths, "modules_to_save": tuple(head)})
+    model._apt_sites = tuple(site.name for site in sites)
+    return model
+
+
+def head_modules(model: PreTrainedModel) -> tuple[str, ...]:
+    """Names of the modules beside the base model: the task head. Output embeddings are part of the backbone."""
+    if model.base_model is model:
+        return ()
+    outputs = model.get_output_embeddings()
+    return tuple(
+        name
+        for name, module in model.named_children()
+        if module is not model.base_model and not any(part is outputs for part in module.modules())
+        if any(True for _ in module.parameters())
+    )
+
+
+def _submodule(model: nn.Module, name: str) -> nn.Module:
+    try:
+        return model.get_submodule(name)
+    except AttributeError:
+        known = ", ".join(child for child, _ in model.named_children())
+        raise AptValueError(
+            f"modules_to_save: got {name!r}; accepted: a module of {type(model).__name__}, such as {known}."
+        ) from None
+
+
+def _part_of(name: str, parameter: nn.Parameter) -> str:
+    if not parameter.requires_grad:
+        return "frozen"
+    parts = name.split(".")
+    if "apt_prefix" not in parts:
+        return "head"
+    inner = parts[parts.index("apt_prefix") + 1]
+    return inner if inner in ("token_gate", "layer_scale") else "prefix"

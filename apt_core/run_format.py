@@ -1,0 +1,314 @@
+"""What a run folder holds and how it is written and read: names, schema, status. No torch.
+
+run.json           RunInfo
+metrics.jsonl      one line per logging event: step, epoch, loss, learning_rate, eval_..., seconds
+gates/             see gate_log
+adapter/           adapter_config.json, adapter_model.safetensors
+predictions.jsonl  one line per validation example: id, gold, predicted, loss, layer_gates[L]
+train.log          what the training process printed, when it was started as a job
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from apt_core.config import describe
+from apt_core.errors import AptFileExistsError, AptFileNotFoundError, AptValueError
+from apt_core.gate_log import GateLogWriter, write_atomic
+from apt_core.processes import is_alive
+
+SCHEMA_VERSION = 1
+RUN_FILE = "run.json"
+METRICS_FILE = "metrics.jsonl"
+PREDICTIONS_FILE = "predictions.jsonl"
+GATES_FOLDER = "gates"
+ADAPTER_FOLDER = "adapter"
+CHECKPOINT_FOLDER = "checkpoints"
+LOG_FILE = "train.log"
+
+MAX_RUN_FILE_BYTES = 4 * 2**20
+HEARTBEAT_SECONDS = 2.0
+LOST_AFTER_SECONDS = 120.0
+"""a run of another machine without a heartbeat for this long counts as interrupted"""
+
+Status = Literal["running", "finished", "failed", "interrupted"]
+
+
+class RunInfo(BaseModel):
+    """``run.json``: who, what, when. Unknown fields are ignored so that newer writers of version 1 stay readable."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    schema_version: int = SCHEMA_VERSION
+    status: Status = "running"
+    """as last written; a process that died cannot write, so ask ``status_of``"""
+    created_at: str = ""
+    """UTC, ISO 8601"""
+    updated_at: str = ""
+    """UTC, ISO 8601; at most ``HEARTBEAT_SECONDS`` old while the process lives"""
+    pid: int = 0
+    process_started: float = 0.0
+    """seconds since the epoch; tells a reused pid from the process that wrote this"""
+    host: str = ""
+    """hash of the machine's name"""
+    command: str = ""
+    """the command line that makes this run again"""
+    parent: str | None = None
+    """folder name of the run whose lengths or prefix this one started from"""
+    task: str = ""
+    data_dir: str | None = None
+    """as the user gave it"""
+    data_hash: str = ""
+    split_sizes: dict[str, int] = Field(default_factory=dict)
+    labels: list[str] = Field(default_factory=list)
+    metric_name: str = ""
+    """the metric that chose the checkpoint in ``adapter/``"""
+    model: str = ""
+    """name or folder of the backbone as the user gave it"""
+    num_layers: int = Field(0, ge=0, le=10_000)
+    prefix_lengths: list[int] = Field(default_factory=list)
+    """virtual tokens per layer [L]"""
+    apt_config: dict[str, Any] = Field(default_factory=dict)
+    training: dict[str, Any] = Field(default_factory=dict)
+    num_parameters: dict[str, int] = Field(default_factory=dict)
+    """prefix, token_gate, layer_scale, head, frozen"""
+    seed: int = 0
+    device: str = ""
+    versions: dict[str, str] = Field(default_factory=dict)
+    step: int = 0
+    """last optimizer step known to be done"""
+    total_steps: int = 0
+    seconds: float = 0.0
+    """spent training, evaluation between epochs included, interruptions not"""
+    best_step: int | None = None
+    metrics: dict[str, dict[str, float]] = Field(default_factory=dict)
+    """split -> metric -> value of the adapter in ``adapter/``"""
+    error: str | None = None
+
+    @property
+    def num_trained_parameters(self) -> int:
+        """Parameters that received gradients: prefix, gates, scales and head."""
+        return sum(count for part, count in self.num_parameters.items() if part != "frozen")
+
+    @property
+    def total_tokens(self) -> int:
+        """Virtual tokens over all layers."""
+        return sum(self.prefix_lengths)
+
+
+def utc_now() -> str:
+    """The time as run folders write it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def this_host() -> str:
+    """A name for this machine that gives nothing away."""
+    return hashlib.sha256(platform.node().encode()).hexdigest()[:12]
+
+
+def read_run_info(folder: Path) -> RunInfo:
+    """Reads ``run.json``.
+
+    Raises:
+        AptFileNotFoundError: if ``folder`` is not a run folder.
+        AptValueError: if the file is damaged, too large or of a newer schema, with the reason.
+    """
+    path = folder / RUN_FILE
+    if not path.is_file():
+        raise AptFileNotFoundError(f"{folder}: not a run folder (it has no {RUN_FILE}).")
+    if path.stat().st_size > MAX_RUN_FILE_BYTES:
+        raise AptValueError(f"{path}: larger than {MAX_RUN_FILE_BYTES} bytes; this is not a {RUN_FILE} of ours.")
+    try:
+        content = json.loads(path.read_bytes())
+    except (ValueError, OSError, RecursionError) as problem:
+        raise AptValueError(f"{path}: damaged, not readable as JSON ({problem}).") from problem
+    if not isinstance(content, dict):
+        raise AptValueError(f"{path}: damaged, holds a {type(content).__name__} instead of an object.")
+    version = content.get("schema_version")
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise AptValueError(
+            f"{path}: schema_version: got {version}; accepted: up to {SCHEMA_VERSION}. Update this program to read it."
+        )
+    try:
+        info = RunInfo.model_validate(content)
+    except ValidationError as problem:
+        raise AptValueError(f"{path}: {describe(problem)}") from problem
+    if len(info.prefix_lengths) != info.num_layers or any(length < 0 for length in info.prefix_lengths):
+        raise AptValueError(
+            f"{path}: prefix_lengths: got {info.prefix_lengths}; accepted: {info.num_layers} numbers, 0 or larger."
+        )
+    return info
+
+
+def status_of(info: RunInfo) -> Status:
+    """What is true now: a run that says it is running is interrupted if its process is gone."""
+    if info.status != "running":
+        return info.status
+    if info.host == this_host():
+        return "running" if is_alive(info.pid, info.process_started) else "interrupted"
+    return "running" if _age_seconds(info.updated_at) < LOST_AFTER_SECONDS else "interrupted"
+
+
+def _age_seconds(time_text: str) -> float:
+    try:
+        return (datetime.now(UTC) - datetime.fromisoformat(time_text)).total_seconds()
+    except (ValueError, TypeError):
+        return float("inf")
+
+
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """The objects of a JSON Lines file of a run; a last line cut off in the middle of writing is passed over.
+
+    Raises:
+        AptValueError: naming the first line that is not a JSON object.
+    """
+    if not path.is_file():
+        return []
+    rows = []
+    lines = path.read_bytes().split(b"\n")
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as problem:
+            if number == len(lines):
+                break
+            raise AptValueError(f"{path}:{number}: damaged, not JSON ({problem}).") from problem
+        if not isinstance(row, dict):
+            raise AptValueError(f"{path}:{number}: holds a {type(row).__name__} instead of an object.")
+        rows.append(row)
+    return rows
+
+
+class RunWriter:
+    """Writes one run folder; a thread of its own keeps the heartbeat and flushes gates that wait.
+
+    Args:
+        folder: the run folder; made if missing.
+        info: what is known at the start.
+        resume_step: None for a new run; otherwise the step of the checkpoint that training goes on from. Gates and
+            metrics after it are dropped, because they are made again.
+
+    Raises:
+        AptFileExistsError: if a new run is asked for where one is already.
+    """
+
+    def __init__(self, folder: Path, info: RunInfo, resume_step: int | None = None) -> None:
+        if resume_step is None and (folder / RUN_FILE).exists():
+            raise run_exists(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        process = psutil.Process()
+        self.folder = folder
+        self.info = info.model_copy(
+            update={
+                "created_at": info.created_at or utc_now(),
+                "pid": process.pid,
+                "process_started": process.create_time(),
+                "host": this_host(),
+                "status": "running",
+                "error": None,
+            }
+        )
+        self._lock = threading.Lock()
+        self._stopped = threading.Event()
+        self._gates = GateLogWriter(folder / GATES_FOLDER, self.info.prefix_lengths, resume_step)
+        if resume_step is not None:
+            self._drop_metrics_after(resume_step)
+        self._write_info()
+        self._heart = threading.Thread(target=self._beat, name="run heartbeat", daemon=True)
+        self._heart.start()
+
+    def append_gates(self, step: int, token_gate: Any, token_gate_std: Any, layer_scale: Any) -> None:
+        """Adds the gates of one optimizer step; see ``GateLogWriter.append``."""
+        with self._lock:
+            self._gates.append(step, token_gate, token_gate_std, layer_scale)
+            self.info.step = step
+
+    def flush_gates(self) -> None:
+        """Writes the gates that wait in memory."""
+        with self._lock:
+            self._gates.flush()
+
+    def append_metrics(self, row: dict[str, Any]) -> None:
+        """Adds one line to ``metrics.jsonl``."""
+        with self._lock, (self.folder / METRICS_FILE).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def write_predictions(self, rows: list[dict[str, Any]]) -> None:
+        """Writes ``predictions.jsonl``."""
+        content = "".join(json.dumps(row) + "\n" for row in rows)
+        write_atomic(self.folder / PREDICTIONS_FILE, content.encode())
+
+    def update(self, **fields: Any) -> None:
+        """Changes fields of ``run.json`` and writes it."""
+        with self._lock:
+            self.info = self.info.model_copy(update=fields)
+            self._write_info()
+
+    def finish(self, **fields: Any) -> None:
+        """Writes everything that waits and marks the run finished."""
+        self._close(status="finished", **fields)
+
+    def fail(self, error: str) -> None:
+        """Writes everything that waits and marks the run failed, with one line saying why."""
+        self._close(status="failed", error=error)
+
+    def interrupt(self) -> None:
+        """Writes everything that waits and marks the run interrupted: it can be resumed."""
+        self._close(status="interrupted")
+
+    def _close(self, **fields: Any) -> None:
+        self._stopped.set()
+        self._heart.join()
+        with self._lock:
+            self._gates.flush()
+            self.info = self.info.model_copy(update=fields)
+            self._write_info()
+
+    def _beat(self) -> None:
+        while not self._stopped.wait(HEARTBEAT_SECONDS):
+            with self._lock:
+                self._gates.flush_if_old()
+                self._write_info()
+
+    def _write_info(self) -> None:
+        self.info.updated_at = utc_now()
+        write_atomic(self.folder / RUN_FILE, (self.info.model_dump_json(indent=1) + "\n").encode())
+
+    def _drop_metrics_after(self, step: int) -> None:
+        rows = read_json_lines(self.folder / METRICS_FILE)
+        kept = "".join(json.dumps(row) + "\n" for row in rows if row.get("step", 0) <= step)
+        write_atomic(self.folder / METRICS_FILE, kept.encode())
+
+
+def update_finished_run(folder: Path, **fields: Any) -> RunInfo:
+    """Changes fields of a finished run's ``run.json``, such as the metrics of a further split."""
+    info = read_run_info(folder).model_copy(update=fields)
+    write_atomic(folder / RUN_FILE, (info.model_dump_json(indent=1) + "\n").encode())
+    return info
+
+
+def run_exists(folder: Path) -> AptFileExistsError:
+    """The error for an output folder that already holds a run."""
+    return AptFileExistsError(
+        f"out: got {str(folder)!r}, which already holds a run; accepted: a new or empty folder. "
+        "Choose another --out, or add --resume to go on with an interrupted run."
+    )
+
+
+def next_run_folder(root: Path, name: str) -> Path:
+    """``root/name-1``, or the next number that is free."""
+    number = 1
+    while (root / f"{name}-{number}").exists():
+        number += 1
+    return root / f"{name}-{number}"
