@@ -1,0 +1,130 @@
+"""Records the gates of every optimizer step into a run folder, from a Trainer or a loop of one's own."""
+
+from __future__ import annotations
+
+import platform
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from apt_core.errors import AptValueError
+from apt_core.gate_tally import GateTally
+from apt_core.model import AptModel
+from apt_core.run_format import RunInfo, RunWriter
+
+
+class GateRecorder(TrainerCallback):
+    """Writes a run folder while a model from ``get_apt_model`` trains.
+
+    With a Trainer it is a callback. In a loop of one's own: ``start(model)``, then ``record(step)`` after each
+    backward pass and before ``optimizer.step()``, then ``close()``.
+
+    Args:
+        folder: the run folder; one that holds a finished run is refused when training starts.
+        info: what to say in ``run.json`` beside what can be read off the model (task, data, command, ...).
+        resume: True goes on with the run in ``folder`` from the step at which training starts.
+        keep_open: True leaves finishing the run to the caller, through ``writer``.
+
+    Raises:
+        AptFileExistsError: when training starts, if the folder already holds a run that is not being resumed.
+    """
+
+    def __init__(
+        self, folder: str | Path, info: RunInfo | None = None, *, resume: bool = False, keep_open: bool = False
+    ) -> None:
+        self.folder = Path(folder)
+        self.writer: RunWriter | None = None
+        self._info = info or RunInfo()
+        self._resume = resume
+        self._keep_open = keep_open
+        self._tally: GateTally | None = None
+
+    def start(self, model: AptModel, *, resume_step: int | None = None, **fields: Any) -> None:
+        """Opens the run folder and begins to watch the gates.
+
+        Args:
+            model: from ``get_apt_model``.
+            resume_step: the step of the checkpoint that training goes on from; None for a new run.
+            fields: further fields of ``RunInfo``.
+        """
+        if not isinstance(model, AptModel):
+            raise AptValueError(f"model: got {type(model).__name__}; accepted: a model from get_apt_model.")
+        lengths = model.apt_config.lengths(len(model.prefixes))
+        told = {name: value for name, value in self._info if name in self._info.model_fields_set}
+        seen = {
+            "model": model.config.name_or_path,
+            "num_layers": len(lengths),
+            "prefix_lengths": list(lengths),
+            "apt_config": model.apt_config.model_dump(mode="json"),
+            "num_parameters": model.count_parameters(),
+            "device": model.device.type,
+            "versions": versions(),
+        }
+        self._before = self._info.seconds
+        self._started = time.monotonic()
+        self.writer = RunWriter(self.folder, RunInfo(**{**seen, **fields, **told}), resume_step)
+        self._tally = GateTally(model, training=True)
+
+    def record(self, step: int) -> None:
+        """Writes the gates that the forward passes since the last call had; ``step`` counts from 1."""
+        self.writer.append_gates(step, *self._tally.average())
+
+    def close(self, error: str | None = None) -> None:
+        """Ends the run: finished, or failed if ``error`` says why."""
+        self._tally.close()
+        if self._keep_open:
+            return
+        if error is None:
+            self.writer.finish(seconds=self.seconds)
+        else:
+            self.writer.fail(error)
+
+    @property
+    def seconds(self) -> float:
+        """Spent in this run so far, interruptions not counted."""
+        return round(self._before + time.monotonic() - self._started, 3)
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any
+    ) -> None:
+        if state.is_world_process_zero:
+            resume_step = state.global_step if self._resume or state.global_step else None
+            self.start(model, resume_step=resume_step, seed=args.seed, total_steps=state.max_steps)
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        if self.writer is not None:
+            self.record(state.global_step + 1)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if self.writer is not None and control.should_save:
+            self.writer.flush_gates()  # before the checkpoint: a resumed run must not lack steps before it
+
+    on_epoch_end = on_step_end
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **_: Any,
+    ) -> None:
+        if self.writer is not None and logs and "train_runtime" not in logs:
+            row = {"step": state.global_step, "epoch": logs.get("epoch"), "seconds": self.seconds}
+            self.writer.append_metrics({**row, **{name: value for name, value in logs.items() if name != "epoch"}})
+            self.writer.info.seconds = self.seconds
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if self.writer is not None:
+            self.close()
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a result depends on."""
+    packages = {name: version(name) for name in ("torch", "transformers", "safetensors")}
+    return {"python": platform.python_version(), **packages}

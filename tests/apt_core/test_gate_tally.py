@@ -1,0 +1,70 @@
+"""The averages that are recorded, held against gates computed by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from apt_core import AptConfig, get_apt_model
+from apt_core.gate_tally import GateTally
+
+
+def test_average_equals_gates_computed_from_the_hidden_states(backbone, batch):
+    model = get_apt_model(backbone, AptConfig(prefix_lengths=(4, 0, 2)))
+    hidden = {}
+    for layer in (0, 2):
+        module = model.bert.encoder.layer[layer].attention.self
+        module.register_forward_hook(lambda _, args, __, layer=layer: hidden.setdefault(layer, args[0]))
+    with torch.no_grad():
+        model.prefixes[2].layer_scale.weight.fill_(-1.5)
+        with GateTally(model, training=False) as tally:
+            model(**batch)
+            averages = tally.average()
+        for layer in (0, 2):
+            expected = torch.sigmoid(hidden[layer][:, 0] @ model.prefixes[layer].token_gate.weight.T)
+            length = expected.shape[1]
+            np.testing.assert_allclose(averages.token_gate[layer, :length], expected.mean(0), rtol=1e-6)
+            np.testing.assert_allclose(
+                averages.token_gate_std[layer, :length], expected.std(0, correction=0), rtol=1e-4, atol=1e-8
+            )
+    assert np.isnan(averages.token_gate[1]).all()
+    assert np.isnan(averages.token_gate[2, 2:]).all()
+    np.testing.assert_array_equal(averages.layer_scale, [1.0, np.nan, -1.5])
+
+
+def test_average_runs_over_all_passes_of_a_step(backbone, batch):
+    model = get_apt_model(backbone, AptConfig(num_virtual_tokens=2))
+    halves = [{name: value[index : index + 1] for name, value in batch.items()} for index in (0, 1)]
+    with torch.no_grad(), GateTally(model, training=False) as tally:
+        model(**batch)
+        whole = tally.average()
+        for half in halves:
+            model(**half)
+        parts = tally.average()
+    np.testing.assert_allclose(parts.token_gate, whole.token_gate, atol=1e-6)
+    np.testing.assert_allclose(parts.token_gate_std, whole.token_gate_std, atol=1e-6)
+
+
+def test_passes_of_the_other_mode_are_not_collected(backbone, batch):
+    model = get_apt_model(backbone, AptConfig(num_virtual_tokens=2))
+    with torch.no_grad(), GateTally(model, training=True) as tally:
+        model.eval()(**batch)
+        assert np.isnan(tally.average().token_gate).all()
+        model.train()(**batch)
+        assert not np.isnan(tally.average().token_gate).any()
+
+
+def test_without_token_gates_the_recorded_gate_is_one(backbone, batch):
+    model = get_apt_model(backbone, AptConfig(num_virtual_tokens=2, token_gate="none", layer_scale=False))
+    with torch.no_grad(), GateTally(model, training=False) as tally:
+        model(**batch)
+        averages = tally.average()
+    assert (averages.token_gate == 1).all()
+    assert (averages.token_gate_std == 0).all()
+    assert (averages.layer_scale == 1).all()
+
+
+def test_closed_tally_leaves_no_hook(backbone):
+    model = get_apt_model(backbone, AptConfig(num_virtual_tokens=2))
+    GateTally(model, training=True).close()
+    assert not any(prefix.token_gate._forward_hooks for prefix in model.prefixes)
