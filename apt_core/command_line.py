@@ -1,0 +1,37 @@
+"""How every command of this project ends: exit code 0, 2 (bad input) or 1 (failure), errors as one line."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+
+import typer
+from typer.exceptions import TyperException
+
+from apt_core.errors import AptError
+
+
+def run_typer(app: typer.Typer) -> None:
+    """Runs a command line and exits; a traceback is shown only with ``--debug``."""
+    debug = "--debug" in sys.argv
+    try:
+        code = app(standalone_mode=False)
+    except (typer.Abort, KeyboardInterrupt):
+        _end("interrupted", 130, debug)
+    except typer.Exit as ending:
+        code = ending.exit_code
+    except TyperException as problem:  # a flag or argument that does not fit
+        _end(f"{problem.format_message()} See --help.", 2, debug)
+    except AptError as problem:
+        _end(str(problem), 2, debug)
+    except Exception as problem:
+        hint = "" if debug else " Add --debug for the traceback."
+        _end(f"{type(problem).__name__}: {problem}.{hint}", 1, debug)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _end(message: str, code: int, debug: bool) -> None:
+    if debug:
+        traceback.print_exc()
+    print("error: " + " ".join(message.split()), file=sys.stderr)
+    sys.exit(code)

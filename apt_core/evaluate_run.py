@@ -1,0 +1,59 @@
+"""Loads a finished run and measures it on one split."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from apt_core.backbones import load_tokenizer
+from apt_core.errors import AptValueError, bad_value
+from apt_core.evaluate import evaluate
+from apt_core.model import AptModel
+from apt_core.run_format import ADAPTER_FOLDER, read_run_info, update_finished_run
+from apt_core.train import TrainJob, check_device, fitting_length, load_job_data, quiet_transformers
+
+
+def evaluate_run(
+    folder: Path, split: str, *, data_dir: str | None = None, device: str | None = None
+) -> dict[str, float]:
+    """Metrics of the run's best checkpoint on ``split``, also noted in ``run.json``.
+
+    Args:
+        folder: folder of a finished run.
+        split: a split of the run's task.
+        data_dir: where the data is now, if not where the training found it.
+        device: auto, cpu or cuda; None: as in training.
+
+    Raises:
+        AptError: if the run is not finished, the split does not exist or the data is not to be found.
+    """
+    info = read_run_info(folder)
+    if info.status != "finished":
+        raise AptValueError(f"run: got {str(folder)!r}, which is {info.status}; accepted: a finished run.")
+    job = TrainJob.from_run(folder)
+    if data_dir is not None:
+        job = replace(job, data_dir=data_dir)
+    device = device or job.training.device
+    check_device(device)
+    task = load_job_data(job)
+    if split not in task.splits:
+        raise bad_value("split", split, ", ".join(task.splits))
+    if task.fingerprint() != info.data_hash:
+        print("warning: the data is not what this run was trained on", file=sys.stderr)
+    quiet_transformers()
+    tokenizer = load_tokenizer(job.model)
+    model = AptModel.from_pretrained(folder / ADAPTER_FOLDER)
+    model.to("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
+    result = evaluate(
+        model,
+        task,
+        split,
+        tokenizer,
+        batch_size=2 * job.training.batch_size,
+        max_length=fitting_length(job.training.max_length, tokenizer),
+    )
+    update_finished_run(folder, metrics={**info.metrics, split: result.metrics})
+    return result.metrics

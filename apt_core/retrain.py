@@ -1,0 +1,60 @@
+"""From a finished run to the job that trains it again with other prefix lengths."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from apt_core.config import AptConfig, TrainSettings
+from apt_core.errors import bad_value
+from apt_core.run_format import RunInfo, read_run_info
+from apt_core.train import TrainJob, load_job_data, train
+
+
+def retrain(
+    parent: Path,
+    out: Path,
+    prefix_lengths: tuple[int, ...],
+    *,
+    data_dir: str | None = None,
+    command: str = "",
+    say: Callable[[str], None] = print,
+    **training: Any,
+) -> RunInfo:
+    """Trains the task of ``parent`` again, from scratch, with ``prefix_lengths`` virtual tokens per layer.
+
+    Args:
+        parent: run folder that gives task, backbone, gates and training settings.
+        out: folder of the new run.
+        prefix_lengths: one per layer of the backbone; 0 leaves a layer as it is.
+        data_dir: where the data is now, if not where the parent found it.
+        command: the command line that does the same.
+        say: receives one-line messages, among them a warning if the data is not what the parent saw.
+        training: fields of ``TrainSettings`` that differ from the parent's; None leaves the parent's.
+
+    Raises:
+        AptError: on bad input, before anything is written.
+    """
+    info = read_run_info(parent)
+    job = TrainJob.from_run(parent)
+    if len(prefix_lengths) != info.num_layers:
+        raise bad_value(
+            "prefix_lengths",
+            ",".join(map(str, prefix_lengths)),
+            f"{info.num_layers} integers, one per layer of {info.model} (got {len(prefix_lengths)})",
+        )
+    changed = {name: value for name, value in training.items() if value is not None}
+    job = replace(
+        job,
+        out=out,
+        parent=parent.resolve().name,
+        command=command,
+        data_dir=data_dir if data_dir is not None else job.data_dir,
+        apt=AptConfig(**{**job.apt.model_dump(), "prefix_lengths": prefix_lengths}),
+        training=TrainSettings(**{**job.training.model_dump(), **changed}),
+    )
+    if info.data_hash and load_job_data(job).fingerprint() != info.data_hash:
+        say(f"warning: the data is not what {parent} was trained on; metrics of the two runs are not comparable")
+    return train(job, say=say)

@@ -1,0 +1,192 @@
+"""What a person can get wrong at the command line: one line, exit code 2, nothing written."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from analysis.__main__ import app as analysis_app
+from apt_core.__main__ import app as core_app
+from apt_core.command_line import run_typer
+from apt_core.errors import AptValueError
+
+
+@pytest.fixture
+def call(monkeypatch, capsys, tmp_path):
+    """Runs a command line in-process: (exit code, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(app, *words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["program", *words])
+        with pytest.raises(SystemExit) as ending:
+            run_typer(app)
+        captured = capsys.readouterr()
+        return ending.value.code, captured.out, captured.err
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("train --task sst9", "task: got 'sst9'; accepted: pydoc-topic, pydoc-entities, copa, wnut17."),
+        ("train --task copa --out new", "task copa reads files; give --data-dir"),
+        ("train --task copa --data-dir missing --out new", "data-dir: got 'missing', which is not a folder"),
+        ("train --prefix-lengths 1,2,x --out new", "prefix_lengths: got '1,2,x'; accepted: integers from 0"),
+        ("train --prefix-lengths 1,-2 --out new", "prefix_lengths: got '1,-2'; accepted: integers from 0"),
+        ("train --prefix-lengths 1,2000 --out new", "prefix_lengths: got '1,2000'; accepted: integers from 0 to 1024"),
+        ("train --num-virtual-tokens 0 --out new", "num_virtual_tokens: got 0"),
+        (
+            "train --num-virtual-tokens 2 --prefix-lengths 1,2 --out new",
+            "either --num-virtual-tokens or --prefix-lengths",
+        ),
+        ("train --token-gate soft --out new", "token_gate: got 'soft'"),
+        ("train --epochs 0 --out new", "epochs: got 0"),
+        ("train --lr -1 --out new", "learning_rate: got -1"),
+        ("train --epochs many", "--epochs"),
+        ("train --device tpu --out new", "device: got 'tpu'"),
+        ("train --resume", "Add --out with --resume"),
+        ("train --resume --out nothing", "out: got 'nothing'; accepted: a folder with an interrupted run"),
+        ("train --no-such-flag", "No such option: --no-such-flag"),
+        ("dance", "dance"),
+        ("retrain missing --prefix-lengths 1,2", "missing: not a run folder"),
+        ("evaluate missing", "missing: not a run folder"),
+        ("jobs logs nope", "job: got 'nope'; accepted: an id"),
+        ("jobs submit dance", "command: got 'dance'; accepted: train"),
+        ("jobs submit retrain runs/a", "--out with the new run's folder"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(call, tmp_path, words, message):
+    code, out, err = call(core_app, *words.split())
+    assert code == 2
+    assert out == ""
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert message in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def write_split(folder: Path, split: str, content: str) -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / split).write_text(content)
+
+
+@pytest.mark.parametrize(
+    ("task", "name", "content", "message"),
+    [
+        ("copa", "train.jsonl", '{"premise": "a"\n', "copa/train.jsonl:1: got"),
+        ("copa", "train.jsonl", "", "copa/train.jsonl: holds no example"),
+        ("wnut17", "train.conll", "Paris\tB-x\nlost\n", "wnut17/train.conll:2: got 'lost'"),
+        ("wnut17", "train.conll", "a\tO\n", "wnut17/validation.conll: no such file"),
+    ],
+)
+def test_malformed_data_names_file_and_line_and_writes_nothing(call, tmp_path, task, name, content, message):
+    write_split(tmp_path / task, name, content)
+    code, _, err = call(core_app, "train", "--task", task, "--data-dir", ".", "--out", "new")
+    assert code == 2
+    assert message in err
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (".", "a folder without config.json"),
+        ("./nowhere/model", "which is not a folder"),
+        ("no model; rm -rf x", "which is not a folder"),
+        ("some-org/never-downloaded", "which transformers cannot load"),
+    ],
+)
+def test_unusable_model_is_refused_before_anything_is_written(call, data_folder, tmp_path, model, message):
+    words = ["train", "--task", "copa", "--data-dir", str(data_folder), "--model", model, "--out", "new"]
+    code, _, err = call(core_app, *words)
+    assert code == 2
+    assert message in err
+    assert err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_output_folder_with_other_files_is_refused(call, tmp_path):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("do not touch")
+    code, _, err = call(core_app, "train", "--out", "full")
+    assert (code, "accepted: a folder that is new or empty" in err) == (2, True)
+    assert (tmp_path / "full" / "thesis.txt").read_text() == "do not touch"
+
+
+@pytest.mark.parametrize("method", ["share", "threshold", "topk"])
+def test_budget_prints_lengths_that_sum_to_the_total(call, record_run, tmp_path, method):
+    run = record_run(tmp_path / "run", steps=20)
+    code, out, err = call(analysis_app, "budget", str(run), "--total", "24", "--method", method, "--json")
+    assert (code, err) == (0, "")
+    printed = json.loads(out)
+    assert (sum(printed["prefix_lengths"]), printed["total"], printed["method"]) == (24, 24, method)
+    assert len(printed["prefix_lengths"]) == 6
+
+
+def test_budget_without_json_ends_with_the_next_command(call, record_run, tmp_path):
+    run = record_run(tmp_path / "run", steps=20)
+    _, out, _ = call(analysis_app, "budget", str(run), "--total", "24")
+    assert out.splitlines()[-1].strip().startswith(f"python -m apt_core retrain {run} --prefix-lengths ")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--total 97 --method topk", "total: got 97; accepted: 0 to 96"),
+        ("--total -1", "total: got -1"),
+        ("--total 4 --min-per-layer 1", "total: got 4; accepted: 6 to"),
+        ("--total x", "--total"),
+        ("--total 4 --method magic", "method: got 'magic'; accepted: share, threshold, topk"),
+        ("", "Missing option '--total'"),
+    ],
+)
+def test_budget_with_bad_input_is_one_line_and_exit_code_2(call, record_run, tmp_path, words, message):
+    run = record_run(tmp_path / "run", steps=2)
+    code, out, err = call(analysis_app, "budget", str(run), *words.split())
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert message in err
+
+
+def test_budget_of_a_run_with_damaged_gates_names_the_file(call, record_run, tmp_path):
+    next((record_run(tmp_path / "run", steps=2) / "gates").iterdir()).write_bytes(b"x")
+    code, _, err = call(analysis_app, "budget", "run", "--total", "4")
+    assert (code, "gates-00000001.safetensors" in err) == (2, True)
+
+
+def failing_app(problem: Exception):
+    import typer
+
+    app = typer.Typer()
+
+    @app.command()
+    def fail(debug: bool = False) -> None:
+        raise problem
+
+    return app
+
+
+@pytest.mark.parametrize(("problem", "expected"), [(RuntimeError("boom"), 1), (AptValueError("lr: no"), 2)])
+def test_traceback_is_shown_only_with_debug(call, problem, expected):
+    code, _, err = call(failing_app(problem))
+    assert (code, "Traceback" in err, err.count("\n")) == (expected, False, 1)
+    code, _, err = call(failing_app(problem), "--debug")
+    assert (code, "Traceback" in err) == (expected, True)
+
+
+@pytest.mark.parametrize("words", [(), ("train",), ("retrain",), ("evaluate",), ("jobs",), ("jobs", "submit")])
+def test_help_is_there_for_every_command_and_loads_no_torch(words):
+    script = (
+        "import sys, runpy\n"
+        f"sys.argv = ['apt_core', {', '.join(map(repr, [*words, '--help']))}]\n"
+        "try: runpy.run_module('apt_core', run_name='__main__', alter_sys=True)\n"
+        "except SystemExit as ending: code = ending.code\n"
+        "print('torch' in sys.modules, code)"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "Usage:" in result.stdout
+    assert result.stdout.endswith("False 0\n")
