@@ -1,0 +1,105 @@
+"""What every page shares: the folders of runs, the choice of a run, cached gates, and how errors are shown."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+import streamlit as st
+
+from analysis.runs import Found, Run, find_runs
+from apt_core.errors import AptError
+from apt_core.gate_log import GateLog, shard_paths
+from apt_core.jobs import LocalJobs
+from apt_core.jobs.commands import JOBS_FOLDER
+from apt_core.run_format import GATES_FOLDER
+
+DEFAULT_ROOTS = ("runs", "sample_runs")
+
+
+def roots() -> list[Path]:
+    """Folders of runs, as given by ``streamlit run app.py -- --runs DIR``; new runs go to the first."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--runs", action="append")
+    known, _ = parser.parse_known_args(sys.argv[1:])
+    return [Path(root) for root in known.runs or DEFAULT_ROOTS]
+
+
+def chosen_roots() -> list[Path]:
+    """The folders that the sidebar's choice leaves."""
+    chosen = st.session_state.get("folders")
+    return [root for root in roots() if not chosen or str(root) in chosen]
+
+
+def choose_roots() -> None:
+    """The sidebar's choice of run folders."""
+    options = [str(root) for root in roots()]
+    with st.sidebar:
+        st.pills(
+            "Run folders",
+            options,
+            selection_mode="multi",
+            default=options,
+            key="folders",
+            persist_state="session",
+            help="Which folders are shown. Start the app with `-- --runs DIR` (repeatable) for others; "
+            "new runs are written to the first.",
+        )
+
+
+def found() -> Found:
+    """The runs in the chosen folders, newest first."""
+    return find_runs(chosen_roots())
+
+
+def jobs() -> LocalJobs:
+    """Trainings that this dashboard's folder knows of."""
+    return LocalJobs(roots()[0] / JOBS_FOLDER)
+
+
+def plain(text: object) -> str:
+    """Text from a file, safe to place into Markdown."""
+    return "".join(f"\\{letter}" if letter in r"\`*_{}[]()<>#+-.!|~$:&" else letter for letter in str(text))
+
+
+def choose_run(label: str, key: str = "run") -> Run | None:
+    """A selection box over all runs, in the URL as ``key``; None, with words on what to do, if there is none."""
+    runs = found().runs
+    if not runs:
+        show_no_runs()
+        return None
+    by_key = {run.key: run for run in runs}
+    chosen = st.selectbox(label, list(by_key), key=key, bind="query-params", help="Newest first: folder/run.")
+    return by_key[chosen]
+
+
+def show_no_runs() -> None:
+    """The empty state: what makes a first run."""
+    st.info("There is no run in the chosen folders yet. This makes one, in about three minutes on two CPU cores:")
+    st.code("python -m apt_core train", language="bash")
+
+
+def gates_of(run: Run) -> dict[str, np.ndarray] | None:
+    """All gates of a run, cached until a shard changes; None, with the reason shown, if they cannot be read.
+
+    ``step`` [S], ``token_gate`` and ``token_gate_std`` [S, L, P], ``layer_scale`` [S, L].
+    """
+    folder = run.folder / GATES_FOLDER
+    try:
+        stamps = tuple((path.name, path.stat().st_mtime_ns, path.stat().st_size) for _, path in shard_paths(folder))
+        columns = _read_gates(str(folder), stamps)
+    except (AptError, OSError) as problem:
+        st.error(f"The gates of {plain(run.key)} cannot be read: {plain(problem)}")
+        return None
+    if not len(columns["step"]):
+        st.info("No step of this run has been recorded yet.")
+        return None
+    return columns
+
+
+@st.cache_data(max_entries=8, show_spinner="Reading gates")
+def _read_gates(folder: str, stamps: tuple) -> dict[str, np.ndarray]:
+    log = GateLog(Path(folder))
+    return {"step": log.steps, **log.read()}

@@ -1,0 +1,105 @@
+"""The part of the Budget page that starts trainings and shows how they go."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import streamlit as st
+
+from analysis.pages import context
+from analysis.runs import Run
+from apt_core.errors import AptError
+from apt_core.jobs import Job
+from apt_core.run_format import next_run_folder, read_run_info
+from apt_core.tasks import TASKS
+
+LOG_LINES = 40
+JOBS_SHOWN = 6
+
+
+def show_form(run: Run, lengths: list[int], uniform: list[int]) -> None:
+    """Settings of a retraining, the command that does the same, and the two buttons."""
+    st.subheader("Retrain")
+    if run.info.task not in TASKS:
+        st.info("This run was made through the Python API: retrain it there with the lengths above.")
+        return
+    settings = run.info.training
+    cells = st.columns(3)
+    epochs = cells[0].number_input("Epochs", min_value=1, value=int(settings.get("epochs", 1)), help="As in the run.")
+    seed = cells[1].number_input("Seed", min_value=0, value=int(settings.get("seed", 1)), help="As in the run.")
+    device = cells[2].selectbox("Device", ["auto", "cpu", "cuda"], help="auto takes a GPU where there is one.")
+    options = ["--epochs", str(epochs), "--seed", str(seed), "--device", device]
+    if TASKS[run.info.task].needs_data:
+        data_dir = st.text_input(
+            "Data folder", value=run.info.data_dir or "", help=f"Holds the folder {run.info.task}, or its files."
+        )
+        if not Path(data_dir).expanduser().is_dir() or not data_dir:
+            st.warning("There is no such folder on this machine. Give the one that holds the task's files.")
+            return
+        options += ["--data-dir", data_dir]
+    root = context.roots()[0]
+    for kind, chosen, label, help_text in (
+        ("pruned", lengths, "Retrain with these lengths", None),
+        ("uniform", uniform, "Retrain uniform, same total", "The baseline: the same number of tokens, spread evenly."),
+    ):
+        out = next_run_folder(root, f"{run.name}-{kind}{sum(chosen)}")
+        arguments = ["retrain", str(run.folder), "--prefix-lengths", ",".join(map(str, chosen)), "--out", str(out)]
+        arguments += options
+        st.code(shlex.join(["python", "-m", "apt_core", *arguments]), language="bash", wrap_lines=True)
+        if st.button(label, key=f"start {kind}", type="primary" if kind == "pruned" else "secondary", help=help_text):
+            _start(arguments, out)
+
+
+def _start(arguments: list[str], out: Path) -> None:
+    try:
+        job = context.jobs().submit(arguments, out)
+    except (AptError, OSError) as problem:
+        st.error(context.plain(problem))
+        return
+    st.toast(f"Started job {job.id}: {context.plain(out)}")
+
+
+@st.fragment(run_every=2)
+def show_jobs() -> None:
+    """Jobs of this dashboard, the newest first, with progress; looks again every two seconds."""
+    jobs = context.jobs().list()
+    if not jobs:
+        return
+    st.subheader("Retrainings")
+    for job in jobs[:JOBS_SHOWN]:
+        _show_job(job)
+    if len(jobs) > JOBS_SHOWN:
+        st.caption(f"{len(jobs) - JOBS_SHOWN} older ones: `python -m apt_core jobs list --runs {context.roots()[0]}`")
+
+
+def _show_job(job: Job) -> None:
+    jobs = context.jobs()
+    folder = Path(job.run_folder)
+    state = jobs.status(job.id)
+    with st.container(border=True):
+        left, right = st.columns([4, 1])
+        left.markdown(f"**{context.plain(folder)}** · {state}")
+        done, text = _progress(folder, state)
+        left.progress(done, text=text)
+        if state == "running":
+            if right.button("Cancel", key=f"cancel {job.id}", icon=":material/stop:"):
+                jobs.cancel(job.id)
+                st.rerun(scope="fragment")
+        elif state == "finished":
+            pages = st.session_state["pages"]
+            key = f"{folder.parent.name}/{folder.name}"
+            right.page_link(pages["gates"], label="Gates", query_params={"run": key})
+            right.page_link(pages["compare"], label="Compare", query_params={"run": key})
+        with st.expander("Log", expanded=state == "failed"):
+            st.code(jobs.logs(job.id, LOG_LINES) or "nothing printed yet", language=None)
+
+
+def _progress(folder: Path, state: str) -> tuple[float, str]:
+    try:
+        info = read_run_info(folder)
+    except AptError:
+        return 0.0, "preparing data and model" if state == "running" else "ended before the first step"
+    if not info.total_steps:
+        return 0.0, "preparing"
+    return min(1.0, info.step / info.total_steps), f"step {info.step} of {info.total_steps}"

@@ -1,0 +1,196 @@
+"""The dashboard's pages in Streamlit's own test runner."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+APP = Path(__file__).parent.parent / "app.py"
+TIMEOUT = 60
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    """The app looks at ``tmp_path/runs``."""
+    monkeypatch.setattr(sys, "argv", ["app.py", "--runs", str(tmp_path / "runs")])
+    return tmp_path / "runs"
+
+
+def front_page() -> AppTest:
+    app = AppTest.from_file(str(APP), default_timeout=TIMEOUT).run()
+    assert not app.exception
+    return app
+
+
+def page(name: str, **query: str) -> AppTest:
+    """One page on its own; the browser tests go through the navigation."""
+    app = AppTest.from_string(f"from analysis.pages import {name}\n{name}.show()", default_timeout=TIMEOUT)
+    for key, value in query.items():
+        app.query_params[key] = value
+    app.run()
+    assert not app.exception
+    return app
+
+
+def texts(elements) -> str:
+    return "\n".join(str(element.value) for element in elements)
+
+
+def test_dashboard_process_never_loads_torch():
+    script = (
+        "import sys\n"
+        "from analysis.pages import budget, compare, context, gates, retrain, runs\n"
+        "import analysis.__main__\n"
+        "print([name for name in ('torch', 'transformers', 'datasets') if name in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=APP.parent)
+    assert result.stdout == "[]\n"
+
+
+def test_runs_page_without_runs_says_what_makes_one(folder):
+    assert "python -m apt_core train" in texts(front_page().code)
+
+
+def test_runs_page_lists_runs_and_damaged_folders(folder, record_run):
+    record_run(folder / "good", steps=5)
+    (folder / "broken").mkdir()
+    (folder / "broken" / "run.json").write_text("{")
+    app = front_page()
+    good, bad = (table.value for table in app.dataframe)
+    assert list(good["run"]) == ["runs/good"]
+    assert list(good["status"]) == ["finished"]
+    assert "damaged" in bad["reason"][0]
+
+
+def test_hostile_names_are_shown_as_text(folder, record_run):
+    name = "<img src=x onerror=alert(1)> **bold** [a](b)"
+    record_run(folder / name, steps=3)
+    app = front_page()
+    label = app.button[0].label
+    assert "\\<img" in label
+    assert "\\*\\*bold" in label
+    assert "\\[a\\]\\(b\\)" in label
+    assert not app.exception
+
+
+def test_gates_page_reaches_every_recorded_step(folder, record_run):
+    record_run(folder / "a", steps=40)
+    app = page("gates")
+    slider = app.select_slider[0]
+    assert slider.options == [str(step) for step in range(1, 41)]
+    assert slider.value == 40
+    slider.set_value(17).run()
+    assert not app.exception
+    titles = [json.loads(chart.proto.spec)["layout"]["title"]["text"] for chart in app.get("plotly_chart")]
+    assert titles[:2] == ["Weight at step 17", "Layers at step 17"]
+
+
+@pytest.mark.parametrize("quantity", ["weight", "token gate", "layer scale"])
+def test_gates_page_shows_each_quantity(folder, record_run, quantity):
+    record_run(folder / "a", steps=3)
+    app = page("gates", show=quantity)
+    (heatmap, *_) = app.get("plotly_chart")
+    assert json.loads(heatmap.proto.spec)["layout"]["title"]["text"] == f"{quantity.capitalize()} at step 3"
+
+
+def test_gates_page_opens_the_run_of_the_link(folder, record_run):
+    record_run(folder / "a", steps=3, created_at="2026-02-01T00:00:00+00:00")
+    record_run(folder / "b", steps=3, created_at="2026-01-01T00:00:00+00:00")
+    assert page("gates").selectbox[0].value == "runs/a"
+    assert page("gates", run="runs/b").selectbox[0].value == "runs/b"
+    assert page("gates", run="runs/nonsense").selectbox[0].value == "runs/a"
+
+
+@pytest.mark.parametrize(
+    ("lengths", "steps"), [((16,) * 6, 1), ((4, 0, 7), 20), ((0, 0), 3), ((1,), 300), ((2,) * 60, 3)]
+)
+def test_gates_page_draws_runs_of_any_shape(folder, record_run, lengths, steps):
+    record_run(folder / "a", lengths=lengths, steps=steps)
+    page("gates")
+    page("budget")
+    page("compare")
+
+
+@pytest.mark.parametrize("name", ["gates", "budget"])
+def test_damaged_gates_are_said_with_the_reason(folder, record_run, name):
+    shard = next((record_run(folder / "a", steps=3) / "gates").iterdir())
+    shard.write_bytes(b"damaged")
+    assert "cannot be read" in texts(page(name).error)
+
+
+def test_gates_page_of_a_run_without_steps_says_so(folder, record_run):
+    record_run(folder / "a", steps=0)
+    assert "No step of this run has been recorded yet" in texts(page("gates").info)
+
+
+@pytest.mark.parametrize("name", ["gates", "budget", "compare"])
+def test_pages_without_runs_say_what_makes_one(folder, name):
+    assert "python -m apt_core train" in texts(page(name).code)
+
+
+def command_of(app: AppTest) -> str:
+    return next(code.value for code in app.code if "retrain" in code.value)
+
+
+def test_budget_page_suggests_half_the_tokens_and_the_command_for_it(folder, record_run):
+    record_run(folder / "a", steps=20)
+    app = page("budget")
+    assert app.number_input[0].value == 48
+    words = command_of(app).split()
+    lengths = [int(length) for length in words[words.index("--prefix-lengths") + 1].split(",")]
+    assert sum(lengths) == 48
+    assert lengths == sorted(lengths)  # the recorded gates rise with the layer
+    assert words[words.index("--out") + 1] == str(folder / "a-pruned48-1")
+
+
+@pytest.mark.parametrize("method", ["share", "threshold", "topk"])
+def test_budget_page_offers_every_method(folder, record_run, method):
+    record_run(folder / "a", steps=20)
+    app = page("budget", method=method)
+    app.number_input[0].set_value(30).run()
+    assert "a-pruned30-1" in command_of(app)
+
+
+def test_budget_page_with_an_impossible_total_says_what_is_possible(folder, record_run):
+    record_run(folder / "a", steps=20)
+    app = page("budget", method="topk")
+    app.number_input[0].set_value(97).run()
+    assert "accepted: 0 to 96" in texts(app.error).replace("\\", "")
+
+
+def test_budget_page_of_a_task_with_files_asks_where_they_are(folder, record_run, tmp_path):
+    record_run(folder / "a", steps=5, task="copa", data_dir="not/here")
+    app = page("budget")
+    assert "There is no such folder" in texts(app.warning)
+    app.text_input[0].set_value(str(tmp_path)).run()
+    assert f"--data-dir {tmp_path}" in command_of(app)
+
+
+def test_budget_page_of_a_run_from_the_api_does_not_offer_retraining(folder, record_run):
+    record_run(folder / "a", steps=5, task="")
+    assert "through the Python API" in texts(page("budget").info)
+
+
+def test_compare_page_puts_the_family_side_by_side(folder, record_run):
+    record_run(folder / "a", steps=5, created_at="2026-01-01T00:00:00+00:00")
+    for number, (name, lengths) in enumerate((("a-pruned", (2, 4, 6, 10, 12, 14)), ("a-uniform", (8,) * 6)), start=2):
+        record_run(folder / name, steps=5, lengths=lengths, parent="a", created_at=f"2026-01-0{number}T00:00:00+00:00")
+    app = page("compare", run="runs/a-pruned")
+    table = app.dataframe[0].value
+    assert list(table["run"]) == ["runs/a", "runs/a-pruned", "runs/a-uniform"]
+    assert list(table["method"]) == ["APT", "APT, pruned", "APT, uniform"]
+    assert list(table["virtual tokens"]) == [96, 48, 48]
+    assert list(table["of which prefix"]) == [768 * 96, 768 * 48, 768 * 48]
+
+
+def test_compare_page_warns_when_tasks_differ(folder, record_run):
+    record_run(folder / "a", steps=2)
+    record_run(folder / "b", steps=2, task="copa")
+    app = page("compare")
+    app.multiselect[0].set_value(["runs/a", "runs/b"]).run()
+    assert "different tasks" in texts(app.warning)
