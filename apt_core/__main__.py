@@ -6,16 +6,19 @@ import json
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from apt_core.command_line import run_typer
-from apt_core.config import AptConfig, TrainSettings, parse_prefix_lengths
+from apt_core.config import AptConfig, TrainSettings, canonical_name, parse_prefix_lengths
 from apt_core.errors import bad_value
 from apt_core.jobs.commands import jobs_app
 from apt_core.run_format import RunInfo, next_run_folder
 from apt_core.tasks import TASKS
+
+if TYPE_CHECKING:
+    from apt_core.train import TrainJob
 
 app = typer.Typer(
     help="Adaptive prefix tuning of a frozen Hugging Face model, with every gate recorded.",
@@ -44,6 +47,7 @@ Debug = Annotated[bool, typer.Option("--debug", help="show the traceback of an e
 
 @app.command("train")
 def train_command(
+    context: typer.Context,
     task: Annotated[str, typer.Option(help="one of: " + ", ".join(TASKS))] = "pydoc-topic",
     data_dir: DataDir = None,
     out: Annotated[
@@ -107,7 +111,8 @@ def train_command(
         task=task, out=out, model=model, apt=apt, training=settings, data_dir=data_dir, command=_command_line()
     )
     if resume:
-        job = TrainJob.from_run(out)
+        given_flags = {name for name in context.params if context.get_parameter_source(name).name == "COMMANDLINE"}
+        job = resumed_job(job, TrainJob.from_run(out), given_flags)
     report(train(job, resume=resume, say=_say), out, as_json)
 
 
@@ -160,6 +165,36 @@ def evaluate_command(
     else:
         for name, value in metrics.items():
             print(f"{split} {name}: {value:.4f}")
+
+
+def resumed_job(asked: TrainJob, earlier: TrainJob, given_flags: set[str]) -> TrainJob:
+    """The job of the interrupted run, if nothing that was typed contradicts it.
+
+    Raises:
+        AptValueError: naming the first flag whose value is not the run's.
+    """
+    names = {"lr": "learning_rate"}
+    num_layers = len(earlier.apt.prefix_lengths)
+    values = {
+        **{name: (getattr(asked, name), getattr(earlier, name)) for name in ("task", "data_dir", "model")},
+        "model": (canonical_name(asked.model), canonical_name(earlier.model)),
+        "token_gate": (asked.apt.token_gate, earlier.apt.token_gate),
+        "layer_scale": (asked.apt.layer_scale, earlier.apt.layer_scale),
+        "num_virtual_tokens": (asked.apt.lengths(num_layers), earlier.apt.prefix_lengths),
+        "prefix_lengths": (asked.apt.lengths(num_layers), earlier.apt.prefix_lengths),
+        **{
+            flag: (getattr(asked.training, field), getattr(earlier.training, field))
+            for flag, field in ((flag, names.get(flag, flag)) for flag in given_flags)
+            if hasattr(asked.training, field)
+        },
+    }
+    for flag in sorted(given_flags & values.keys()):
+        typed, recorded = values[flag]
+        if typed != recorded:
+            raise bad_value(
+                flag.replace("_", "-"), typed, f"{recorded!r}, as in the run that is resumed", "Leave the flag out."
+            )
+    return earlier
 
 
 def method_slug(config: AptConfig) -> str:

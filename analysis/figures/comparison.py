@@ -1,19 +1,16 @@
-"""Runs side by side: what each achieved and what it cost."""
+"""Runs side by side: what each achieved and what it cost, one figure per measure."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
 from analysis.figures.theme import colour, empty_figure, styled
 
-TITLE = "Metric and cost"
-
 
 class ComparedRun(NamedTuple):
-    """One run's bar in every panel."""
+    """One run's bar in every figure."""
 
     name: str
     metric: float | None
@@ -23,36 +20,42 @@ class ComparedRun(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """What is drawn."""
+    """One measure of several runs."""
 
-    runs: list[ComparedRun]
-    metric_name: str
+    names: list[str]
+    values: list[float | None]  # None: not measured
+    unit: str
+    shown: str  # format of a value
+
+
+def comparisons(runs: list[ComparedRun], metric_name: str) -> list[Comparison]:
+    """The four measures: metric, trained parameters, virtual tokens, training time."""
+    names = [run.name for run in runs]
+    return [
+        Comparison(names, [run.metric for run in runs], f"validation {metric_name}", ".3f"),
+        Comparison(names, [run.trained_parameters for run in runs], "trained parameters", ",.0f"),
+        Comparison(names, [run.prefix_tokens for run in runs], "virtual tokens", ",.0f"),
+        Comparison(names, [run.seconds for run in runs], "training (seconds)", ",.0f"),
+    ]
 
 
 def comparison_figure(data: Comparison) -> go.Figure:
-    """Four panels of horizontal bars, the runs in the order given, from the top."""
-    if not data.runs:
-        return empty_figure(TITLE, "choose at least one run")
-    panels = {
-        f"validation {data.metric_name}": [run.metric for run in data.runs],
-        "trained parameters": [run.trained_parameters for run in data.runs],
-        "virtual tokens": [run.prefix_tokens for run in data.runs],
-        "training (seconds)": [run.seconds for run in data.runs],
-    }
-    figure = make_subplots(rows=1, cols=len(panels), shared_yaxes=True, horizontal_spacing=0.03)
-    formats = (".3f", ",.0f", ",.0f", ",.0f")
-    for column, ((unit, values), shown) in enumerate(zip(panels.items(), formats, strict=True), start=1):
-        figure.add_bar(
-            y=[run.name for run in data.runs],
-            x=values,
+    """Horizontal bars, the runs in the order given, from the top."""
+    title = data.unit.capitalize()
+    if not data.names:
+        return empty_figure(title, "choose at least one run")
+    figure = go.Figure(
+        go.Bar(
+            y=data.names,
+            x=data.values,
             orientation="h",
-            marker_color=[colour(index) for index in range(len(data.runs))],
-            text=["not measured" if value is None else format(value, shown) for value in values],
+            marker_color=[colour(index) for index in range(len(data.names))],
+            text=["not measured" if value is None else format(value, data.shown) for value in data.values],
             textposition="auto",
-            hovertemplate=f"%{{y}}<br>{unit}: %{{text}}<extra></extra>",
-            row=1,
-            col=column,
+            textangle=0,
+            hovertemplate=f"%{{y}}<br>{data.unit}: %{{text}}<extra></extra>",
         )
-        figure.update_xaxes(title=unit, rangemode="tozero", nticks=4, row=1, col=column)
-    figure.update_yaxes(autorange="reversed", row=1, col=1)
-    return styled(figure, TITLE, height=160 + 44 * len(data.runs)).update_layout(showlegend=False)
+    )
+    figure.update_xaxes(title=data.unit, rangemode="tozero", nticks=5)
+    figure.update_yaxes(autorange="reversed", automargin=True)
+    return styled(figure, title, height=130 + 40 * len(data.names)).update_layout(showlegend=False)

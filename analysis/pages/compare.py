@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
-from analysis.figures.comparison import ComparedRun, Comparison, comparison_figure
+from analysis.figures.comparison import ComparedRun, comparison_figure, comparisons
 from analysis.figures.prefix_lengths import PrefixLengths, prefix_lengths_figure
 from analysis.pages import context
 from analysis.runs import Run, family_of
@@ -45,7 +45,13 @@ def show() -> None:
         st.info("No run has been made from this one yet. The Budget page retrains it pruned, and uniform beside it.")
     _figures(compared)
     table = pd.DataFrame([_row(other) for other in compared])
-    st.dataframe(table, hide_index=True, width="stretch")
+    counts = ("trained parameters", "of which prefix", "gates and scales", "head")
+    st.dataframe(
+        table,
+        hide_index=True,
+        width="stretch",
+        column_config={name: st.column_config.NumberColumn(format="localized") for name in counts},
+    )
     st.caption(
         "One run each: differences of a few points can be the seed's. Repeat with other seeds before you decide."
     )
@@ -58,7 +64,9 @@ def _figures(runs: list[Run]) -> None:
         ComparedRun(run.name, run.metric(), run.info.num_trained_parameters, run.info.total_tokens, run.info.seconds)
         for run in runs
     ]
-    st.plotly_chart(comparison_figure(Comparison(bars, runs[0].info.metric_name)), width="stretch", key="comparison")
+    columns = st.columns(2)
+    for index, measure in enumerate(comparisons(bars, runs[0].info.metric_name)):
+        columns[index % 2].plotly_chart(comparison_figure(measure), width="stretch", key=f"comparison {index}")
     lengths = PrefixLengths(names, [run.info.prefix_lengths for run in runs])
     st.plotly_chart(prefix_lengths_figure(lengths), width="stretch", key="lengths")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from analysis.figures.comparison import ComparedRun, Comparison, comparison_figure
+from analysis.figures.comparison import ComparedRun, Comparison, comparison_figure, comparisons
 from analysis.figures.heatmap import heatmap, heatmap_figure
 from analysis.figures.layer_profile import ProfileData, layer_profile_figure
 from analysis.figures.prefix_lengths import PrefixLengths, prefix_lengths_figure
@@ -61,12 +61,18 @@ def test_training_curve_picks_loss_and_metric_and_passes_over_the_rest():
     assert "training loss (nats)" in axis_titles(training_curve_figure(data))
 
 
-def test_comparison_says_what_was_not_measured():
+def test_comparisons_draw_each_measure_and_say_what_was_not_measured():
     runs = [ComparedRun("a", 0.5, 100, 96, 60.0), ComparedRun("b", None, 50, 48, 30.0)]
-    figure = comparison_figure(Comparison(runs, "accuracy"))
-    assert len(figure.data) == 4
-    assert list(figure.data[0].text) == ["0.500", "not measured"]
-    assert {"validation accuracy", "trained parameters", "virtual tokens", "training (seconds)"} <= axis_titles(figure)
+    measures = comparisons(runs, "accuracy")
+    assert [measure.values for measure in measures] == [[0.5, None], [100, 50], [96, 48], [60.0, 30.0]]
+    figures = [comparison_figure(measure) for measure in measures]
+    assert list(figures[0].data[0].text) == ["0.500", "not measured"]
+    assert [figure.layout.xaxis.title.text for figure in figures] == [
+        "validation accuracy",
+        "trained parameters",
+        "virtual tokens",
+        "training (seconds)",
+    ]
 
 
 def test_prefix_lengths_group_runs_by_layer():
@@ -82,7 +88,7 @@ def test_prefix_lengths_group_runs_by_layer():
         layer_profile_figure(ProfileData(np.full(2, np.nan), np.full(2, np.nan), "", "", "t")),
         token_traces_figure(TokenTraces(np.arange(3), np.zeros((0, 3)), [], "", "t", 1)),
         training_curve_figure(training_curve([], "accuracy")),
-        comparison_figure(Comparison([], "accuracy")),
+        comparison_figure(Comparison([], [], "accuracy", ".3f")),
         prefix_lengths_figure(PrefixLengths([], [])),
     ],
 )
