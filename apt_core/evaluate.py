@@ -53,7 +53,7 @@ def evaluate(
     outputs: dict[int, tuple[np.ndarray, np.ndarray, float, list[float | None]]] = {}
     was_training = model.training
     model.eval()
-    with torch.inference_mode(), GateTally(model, training=False) as tally:
+    with torch.inference_mode(), GateTally(model, training=False, per_sequence=True) as tally:
         starts = range(0, len(order), batch_size)
         for start in tqdm(starts, desc=f"evaluate {split}", unit="batch", disable=not progress, leave=False):
             indices = [int(index) for index in order[start : start + batch_size]]

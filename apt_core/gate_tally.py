@@ -1,12 +1,13 @@
-"""Watches the token gates of a model while it runs, and averages them.
+"""Watches the token gates of a model while it runs, and averages them over real positions.
 
 A watcher is put on the gates from outside and taken off again; the model itself keeps no state between calls.
-Axes: B batch, L layers, P virtual tokens.
+Axes: B batch, T sequence, L layers, P virtual tokens.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple, Self
+from collections.abc import Callable
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -14,12 +15,14 @@ from torch import Tensor, nn
 
 from apt_core.model import AptModel
 
+IGNORED_LABEL = -100
+
 
 class GateAverages(NamedTuple):
     """Gates of one optimizer step; NaN where a layer has no such virtual token."""
 
     token_gate: np.ndarray  # [L, P] in (0, 1)
-    token_gate_std: np.ndarray  # [L, P] >= 0, over the examples
+    token_gate_std: np.ndarray  # [L, P] >= 0, over the examples, or over their real positions
     layer_scale: np.ndarray  # [L]
 
 
@@ -29,13 +32,20 @@ class GateTally:
     Args:
         model: from ``get_apt_model``.
         training: which passes are collected.
+        per_sequence: for gates that differ per position, True keeps their mean over each sequence's real positions,
+            False every real position.
     """
 
-    def __init__(self, model: AptModel, *, training: bool) -> None:
+    def __init__(self, model: AptModel, *, training: bool, per_sequence: bool = False) -> None:
         self._prefixes = model.prefixes
+        self._kinds = model._apt_kinds
+        self._is_encoder_decoder = model.config.is_encoder_decoder
         self._training = training
+        self._per_sequence = per_sequence
+        self._inputs: dict[str, Any] = {}
         self._seen: list[list[Tensor]] = [[] for _ in self._prefixes]
-        self._handles = [
+        self._handles = [model.register_forward_pre_hook(self._note_inputs, with_kwargs=True)]
+        self._handles += [
             prefix.token_gate.register_forward_hook(self._watch(layer))
             for layer, prefix in enumerate(self._prefixes)
             if prefix is not None and prefix.token_gate is not None
@@ -53,9 +63,10 @@ class GateTally:
             handle.remove()
 
     def take(self) -> list[Tensor | None]:
-        """Token gates since the last call: per layer [B, P of the layer], or None for a layer without prefix.
+        """Token gates since the last call: per layer [rows, P of the layer], or None for a layer without prefix.
 
-        A layer with a prefix but without token gate has gates of 1, one row.
+        A row is a sequence, or a real position of one. A layer with a prefix but without token gate has gates of 1,
+        one row.
         """
         taken: list[Tensor | None] = []
         for prefix, seen in zip(self._prefixes, self._seen, strict=True):
@@ -69,7 +80,7 @@ class GateTally:
         return taken
 
     def average(self) -> GateAverages:
-        """Mean and standard deviation over the examples since the last call, and the layer scales as they are now."""
+        """Mean and standard deviation over the rows since the last call, and the layer scales as they are now."""
         taken = self.take()
         shape = (len(taken), max((gate.shape[1] for gate in taken if gate is not None), default=0))
         averages = GateAverages(
@@ -77,18 +88,57 @@ class GateTally:
             np.full(shape, np.nan, np.float32),
             np.full(shape[0], np.nan, np.float32),
         )
-        for layer, (prefix, gate) in enumerate(zip(self._prefixes, taken, strict=True)):
-            if prefix is None:
-                continue
-            length = gate.shape[1]
-            averages.token_gate[layer, :length] = gate.mean(dim=0).float().cpu()
-            averages.token_gate_std[layer, :length] = gate.std(dim=0, correction=0).float().cpu()
-            averages.layer_scale[layer] = prefix.layer_scale.weight.item() if prefix.layer_scale is not None else 1.0
+        present = [layer for layer, gate in enumerate(taken) if gate is not None]
+        if not present:
+            return averages
+        scales = [
+            prefix.layer_scale.weight.detach() if prefix.layer_scale is not None else prefix.key.new_ones(())
+            for prefix in (self._prefixes[layer] for layer in present)
+        ]
+        # one transfer from the device, not one per layer
+        parts = [part.float() for layer in present for part in _mean_and_std(taken[layer])]
+        flat = torch.cat([part.to(scales[0].device) for part in parts] + [torch.stack(scales).float()]).cpu().numpy()
+        start = 0
+        for layer in present:
+            length = taken[layer].shape[1]
+            averages.token_gate[layer, :length] = flat[start : start + length]
+            averages.token_gate_std[layer, :length] = flat[start + length : start + 2 * length]
+            start += 2 * length
+        averages.layer_scale[present] = flat[start:]
         return averages
 
-    def _watch(self, layer: int):
+    def _note_inputs(self, _: nn.Module, __: tuple, kwargs: dict[str, Any]) -> None:
+        self._inputs = kwargs
+
+    def _watch(self, layer: int) -> Callable:
         def note(gate: nn.Module, _: tuple, output: Tensor) -> None:
-            if gate.training == self._training:
-                self._seen[layer].append(output.detach())
+            if gate.training != self._training:
+                return
+            output = output.detach()
+            self._seen[layer].append(self._rows(output, layer) if output.dim() == 3 else output)
 
         return note
+
+    def _rows(self, gate: Tensor, layer: int) -> Tensor:
+        """[B, T, P] to [B, P] or to [real positions, P]."""
+        real = self._real_positions(layer)
+        if real is None or real.numel() != gate.shape[0] * gate.shape[1]:
+            real = gate.new_ones(gate.shape[:2])
+        real = real.reshape(gate.shape[:2]).to(gate.device).bool()
+        if self._per_sequence:
+            weight = real[..., None].to(gate.dtype)
+            return (gate * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1)
+        return gate[real]
+
+    def _real_positions(self, layer: int) -> Tensor | None:
+        """Which query positions of a layer are no padding, as the model's own inputs tell."""
+        if not self._is_encoder_decoder or self._kinds[layer] == "encoder":
+            return self._inputs.get("attention_mask")
+        labels = self._inputs.get("labels")
+        if self._inputs.get("decoder_attention_mask") is None and labels is not None and labels.dim() == 2:
+            return labels != IGNORED_LABEL
+        return self._inputs.get("decoder_attention_mask")
+
+
+def _mean_and_std(rows: Tensor) -> tuple[Tensor, Tensor]:
+    return rows.mean(dim=0), rows.std(dim=0, correction=0)

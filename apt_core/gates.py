@@ -6,28 +6,46 @@ Zhang et al., ACL 2023, arXiv 2305.15212. Their W_i is ``HiddenTokenGate.weight`
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
-GATE_INIT_STD = 0.02
+from apt_core.masks import Mask, real_positions
+
+Pooling = Literal["first", "mean", "per-position"]
 
 
 class HiddenTokenGate(nn.Module):
-    """alpha_i = sigmoid(h_{i-1} W_i) (eq. 3), h taken at the first position of the sequence.
+    """alpha_i = sigmoid(h_{i-1} W_i) (eq. 3).
 
     Args:
         hidden_size: d of the hidden state that enters the layer.
         num_virtual_tokens: P.
+        pooling: which h: that of the first position (the paper's), the mean over the real positions, or each
+            position's own. Only the last is right for causal models: the others would show a position its future.
+        init_std: standard deviation of W_i at the start; gates start near 1/2.
     """
 
-    def __init__(self, hidden_size: int, num_virtual_tokens: int) -> None:
+    def __init__(self, hidden_size: int, num_virtual_tokens: int, pooling: Pooling, init_std: float) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(num_virtual_tokens, hidden_size) * GATE_INIT_STD)
+        self.weight = nn.Parameter(torch.randn(num_virtual_tokens, hidden_size) * init_std)
+        self.pooling = pooling
 
-    def forward(self, hidden_states: Tensor) -> Tensor:
-        """[B, T, d] to token gates [B, P] in (0, 1)."""
-        first = hidden_states[:, 0].to(self.weight.dtype)
-        return torch.sigmoid(first @ self.weight.T)
+    def forward(self, hidden_states: Tensor, mask: Mask) -> Tensor:
+        """[B, T, d] to token gates in (0, 1): [B, P], or [B, T, P] per position."""
+        return torch.sigmoid(self._pooled(hidden_states, mask).to(self.weight.dtype) @ self.weight.T)
+
+    def _pooled(self, hidden_states: Tensor, mask: Mask) -> Tensor:
+        if self.pooling == "per-position":
+            return hidden_states
+        if self.pooling == "first":
+            return hidden_states[:, 0]
+        real = real_positions(mask, hidden_states)
+        if real is None:
+            return hidden_states.mean(dim=1)
+        weight = real.to(hidden_states.dtype)[..., None]  # [B, T, 1]
+        return (hidden_states * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1)
 
 
 class StaticTokenGate(nn.Module):
@@ -41,8 +59,8 @@ class StaticTokenGate(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(num_virtual_tokens))
 
-    def forward(self, hidden_states: Tensor) -> Tensor:
-        """Token gates [1, P] in (0, 1); ``hidden_states`` is not looked at."""
+    def forward(self, hidden_states: Tensor, mask: Mask) -> Tensor:
+        """Token gates [1, P] in (0, 1); the input is not looked at."""
         return torch.sigmoid(self.weight)[None]
 
 

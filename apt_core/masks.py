@@ -1,26 +1,49 @@
-"""Attention masks with columns added in front for virtual tokens, which every query may see."""
+"""Attention masks: columns added in front for virtual tokens, and which positions are real."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.attention.flex_attention import BlockMask, create_block_mask
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, create_mask
+
+Mask = Tensor | BlockMask | None
+"""none, boolean (True: visible) or additive [B, 1 or heads, Q, K], flash's 0/1 [B, K], or flex's block mask"""
 
 
-def extend_mask(mask: Tensor | BlockMask | None, length: int) -> Tensor | BlockMask | None:
-    """Adds ``length`` visible columns in front: [..., K] to [..., P + K].
-
-    Args:
-        mask: none, boolean (True: visible) or additive [B, 1 or heads, Q, K], flash's 0/1 mask [B, K], or flex's
-            block mask.
-        length: P.
-    """
+def extend_mask(mask: Mask, length: int) -> Mask:
+    """Adds ``length`` columns in front that every query sees: [..., K] to [..., P + K]."""
     if mask is None:
         return None
     if isinstance(mask, BlockMask):
         return _extend_block_mask(mask, length)
     visible = mask.new_ones if mask.dtype == torch.bool or mask.dim() == 2 else mask.new_zeros
     return torch.cat([visible(*mask.shape[:-1], length), mask], dim=-1)
+
+
+def dense_mask(mask: Mask, query: Tensor, key: Tensor) -> Tensor | None:
+    """A block mask written out as boolean [B, heads or 1, Q, K]; other masks cut to the keys there are."""
+    if isinstance(mask, BlockMask):
+        batch, heads = mask.kv_num_blocks.shape[:2]
+        return create_mask(mask.mask_mod, batch, heads, query.shape[2], key.shape[2], device=query.device)
+    return None if mask is None else mask[..., : key.shape[2]]
+
+
+def real_positions(mask: Mask, hidden_states: Tensor) -> Tensor | None:
+    """Which positions some query may see, as boolean [B, T]; None where all are.
+
+    Args:
+        mask: of self-attention over ``hidden_states``.
+        hidden_states: [B, T, d].
+    """
+    if mask is None:
+        return None
+    batch, length = hidden_states.shape[:2]
+    if isinstance(mask, BlockMask):
+        mask = create_mask(mask.mask_mod, batch, 1, length, length, device=hidden_states.device)
+    if mask.dim() == 2:
+        return mask[:, :length].bool().expand(batch, -1)
+    visible = mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
+    return visible[..., :length].any(dim=1).any(dim=1).expand(batch, -1)
 
 
 def _extend_block_mask(mask: BlockMask, length: int) -> BlockMask:

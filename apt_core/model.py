@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from apt_core.attention import attach, find_sites, prefix_of
+from apt_core.attention import attach, detach, prefix_of
 from apt_core.backbones import load_backbone
 from apt_core.config import AptConfig
-from apt_core.errors import AptFileNotFoundError, AptValueError
+from apt_core.errors import AptFileNotFoundError, AptValueError, bad_value
+from apt_core.gates import Pooling
 from apt_core.prefix import LayerPrefix
 from apt_core.run_format import write_atomic
+from apt_core.sites import Site, find_sites
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -32,6 +36,7 @@ class AptModel:
 
     apt_config: AptConfig
     _apt_sites: tuple[str, ...]
+    _apt_kinds: tuple[str, ...]
 
     @property
     def prefixes(self) -> list[LayerPrefix | None]:
@@ -48,6 +53,65 @@ class AptModel:
         for name, parameter in self.named_parameters():
             counts[_part_of(name, parameter)] += parameter.numel()
         return counts
+
+    def prune(self, prefix_lengths: Sequence[int], token_gate: np.ndarray | None = None) -> tuple[tuple[int, ...], ...]:
+        """Keeps, in every layer, the virtual tokens with the largest gate; a layer of 0 loses its prefix.
+
+        Args:
+            prefix_lengths: virtual tokens to keep per layer (L integers), at most what the layer has.
+            token_gate: mean gates [L, P] to choose by, such as a run's last recorded ones; needed for hidden gates,
+                whose values depend on the input. Without it: static gates themselves, or the first tokens where
+                there are no gates.
+
+        Returns:
+            The indices kept, per layer, in their order; also noted in ``apt_config.kept_tokens``.
+
+        Raises:
+            AptValueError: if a length does not fit, or gates are needed and not given.
+        """
+        prefixes = self.prefixes
+        now = [0 if prefix is None else prefix.num_virtual_tokens for prefix in prefixes]
+        if len(prefix_lengths) != len(now) or any(
+            not 0 <= new <= old for new, old in zip(prefix_lengths, now, strict=True)
+        ):
+            raise bad_value("prefix_lengths", list(prefix_lengths), f"{len(now)} integers, each at most that of {now}")
+        if self.apt_config.token_gate == "hidden" and token_gate is None:
+            raise AptValueError(
+                "token_gate: got None; accepted: mean gates [L, P] for a model with hidden gates. Take a recorded step "
+                "of the run, GateLog(run / 'gates').at(step).token_gate."
+            )
+        before = self.apt_config.kept_tokens or tuple(tuple(range(length)) for length in now)
+        kept = []
+        for layer, (prefix, length) in enumerate(zip(prefixes, prefix_lengths, strict=True)):
+            if prefix is None or length == 0:
+                kept.append(())
+                if prefix is not None:
+                    detach(self.get_submodule(self._apt_sites[layer]))
+                continue
+            gate = _gate_of(prefix) if token_gate is None else np.asarray(token_gate)[layer, : now[layer]]
+            chosen = sorted(np.argsort(-gate, kind="stable")[:length].tolist())
+            prefix.keep(chosen)
+            kept.append(tuple(before[layer][index] for index in chosen))
+        self.apt_config = self.apt_config.model_copy(
+            update={"prefix_lengths": tuple(prefix_lengths), "kept_tokens": tuple(kept)}
+        )
+        return tuple(kept)
+
+    def fold_gates(self) -> None:
+        """Multiplies the prefixes by their gates and scales and drops these: same outputs, no gate left.
+
+        Raises:
+            AptValueError: for hidden gates, which depend on the input.
+        """
+        if self.apt_config.token_gate == "hidden":
+            raise AptValueError(
+                "token_gate: got 'hidden'; accepted: 'static' or 'none', because a gate that depends on the input "
+                "cannot be part of the prefix. Train with token_gate='static' to fold."
+            )
+        for prefix in self.prefixes:
+            if prefix is not None:
+                prefix.fold()
+        self.apt_config = self.apt_config.model_copy(update={"token_gate": "none", "layer_scale": False})
 
     def save_pretrained(self, save_directory: str | Path, *, is_main_process: bool = True, **_: Any) -> None:
         """Writes ``adapter_config.json`` and ``adapter_model.safetensors``: prefix, gates and head only.
@@ -146,7 +210,7 @@ def get_apt_model(model: PreTrainedModel, config: AptConfig) -> Any:
         raise AptValueError("model: got a model that has prefixes already; accepted: a model without.")
     if not isinstance(model, PreTrainedModel):
         raise AptValueError(f"model: got {type(model).__name__}; accepted: a transformers PreTrainedModel.")
-    sites = find_sites(model)
+    sites = chosen_sites(find_sites(model), config)
     lengths = config.lengths(len(sites))
     head = head_modules(model) if config.modules_to_save is None else config.modules_to_save
     head_parameters = [parameter for name in head for parameter in _submodule(model, name).parameters()]
@@ -155,12 +219,45 @@ def get_apt_model(model: PreTrainedModel, config: AptConfig) -> Any:
         parameter.requires_grad_(True)
     for site, length in zip(sites, lengths, strict=True):
         if length:
-            attach(site, LayerPrefix(site.shape, length, config).to(model.device))
+            prefix = LayerPrefix(site.shape, length, config, pooling_of(site, config))
+            attach(site.module, prefix.to(next(site.module.parameters()).device))
     backbone_class = type(model)
     model.__class__ = type(backbone_class.__name__, (AptModel, backbone_class), {})
     model.apt_config = config.model_copy(update={"prefix_lengths": lengths, "modules_to_save": tuple(head)})
     model._apt_sites = tuple(site.name for site in sites)
+    model._apt_kinds = tuple(site.kind for site in sites)
     return model
+
+
+def chosen_sites(sites: list[Site], config: AptConfig) -> list[Site]:
+    """The attention modules that get prefixes.
+
+    Raises:
+        AptValueError: if the backbone has none of the kinds that ``config.attention`` names.
+    """
+    chosen = [site for site in sites if site.kind in config.attention]
+    if not chosen:
+        kinds = ", ".join(sorted({site.kind for site in sites}))
+        raise bad_value("attention", list(config.attention), f"one or more of what this backbone has: {kinds}")
+    return chosen
+
+
+def pooling_of(site: Site, config: AptConfig) -> Pooling:
+    """Which hidden state the token gate of a layer looks at.
+
+    Raises:
+        AptValueError: if a gate per sequence is asked for where it would show a position its future.
+    """
+    if config.gate_pooling == "auto":
+        return "per-position" if site.causal else "first"
+    if site.causal and config.token_gate == "hidden" and config.gate_pooling != "per-position":
+        raise bad_value(
+            "gate_pooling",
+            config.gate_pooling,
+            f"per-position or auto, because {site.name} is causal: a gate per sequence would leak later tokens",
+            "Static gates (token_gate='static') work too.",
+        )
+    return config.gate_pooling
 
 
 def head_modules(model: PreTrainedModel) -> tuple[str, ...]:
@@ -184,6 +281,13 @@ def _submodule(model: nn.Module, name: str) -> nn.Module:
         raise AptValueError(
             f"modules_to_save: got {name!r}; accepted: a module of {type(model).__name__}, such as {known}."
         ) from None
+
+
+def _gate_of(prefix: LayerPrefix) -> np.ndarray:
+    """Gates of a layer that do not depend on the input [P]; equal where it has none."""
+    if prefix.token_gate is None:
+        return np.zeros(prefix.num_virtual_tokens)
+    return prefix.token_gate.weight.detach().float().cpu().numpy()
 
 
 def _part_of(name: str, parameter: nn.Parameter) -> str:

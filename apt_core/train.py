@@ -13,9 +13,9 @@ import torch
 import transformers
 from transformers import EvalPrediction, PreTrainedTokenizerBase, PrinterCallback, TrainingArguments, set_seed
 
-from apt_core.backbones import canonical_name, load_backbone, load_tokenizer
+from apt_core.backbones import load_backbone, load_tokenizer
 from apt_core.callback import GateRecorder
-from apt_core.config import AptConfig, TrainSettings
+from apt_core.config import AptConfig, TrainSettings, canonical_name
 from apt_core.errors import AptValueError, bad_value
 from apt_core.evaluate import evaluate
 from apt_core.model import AptModel, get_apt_model
@@ -129,6 +129,7 @@ def train(job: TrainJob, *, resume: bool = False, say: Callable[[str], None] = p
     checkpoint = last_checkpoint(job.out / CHECKPOINT_FOLDER) if resume else None
     if resume:
         say(f"resuming {job.out} " + (f"after step {checkpoint[1]}" if checkpoint else "from the start"))
+    say(_summary(job, task, model))
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint[0]) if checkpoint else None)
         seconds = recorder.seconds
@@ -141,6 +142,7 @@ def train(job: TrainJob, *, resume: bool = False, say: Callable[[str], None] = p
         if recorder.writer is not None:
             if isinstance(problem, KeyboardInterrupt):
                 recorder.writer.interrupt()
+                say(f"interrupted; python -m apt_core train --out {job.out} --resume goes on with it")
             else:
                 recorder.writer.fail(f"{type(problem).__name__}: {problem}".partition("\n")[0])
         raise
@@ -203,6 +205,18 @@ def _head_settings(task: TaskData) -> dict[str, Any]:
     if not task.labels:
         return {}
     return {"id2label": dict(enumerate(task.labels)), "label2id": {label: i for i, label in enumerate(task.labels)}}
+
+
+def _summary(job: TrainJob, task: TaskData, model: AptModel) -> str:
+    """What is about to be trained on what, in one line."""
+    sizes = ", ".join(f"{len(examples):,} {split}" for split, examples in task.splits.items())
+    counts = model.count_parameters()
+    trained = sum(counts.values()) - counts["frozen"]
+    lengths = " ".join(map(str, model.apt_config.prefix_lengths))
+    return (
+        f"{job.task} ({sizes}) on {canonical_name(job.model)}: virtual tokens per layer {lengths}, "
+        f"{trained:,} trained parameters, {counts['frozen']:,} frozen"
+    )
 
 
 def _run_info(job: TrainJob, task: TaskData, metric_name: str, resume: bool) -> RunInfo:

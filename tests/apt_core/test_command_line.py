@@ -12,7 +12,10 @@ import pytest
 from analysis.__main__ import app as analysis_app
 from apt_core.__main__ import app as core_app
 from apt_core.command_line import run_typer
+from apt_core.config import AptConfig, TrainSettings
 from apt_core.errors import AptValueError
+from apt_core.run_format import update_finished_run
+from apt_core.train import TrainJob, train
 
 
 @pytest.fixture
@@ -156,6 +159,48 @@ def test_budget_of_a_run_with_damaged_gates_names_the_file(call, record_run, tmp
     next((record_run(tmp_path / "run", steps=2) / "gates").iterdir()).write_bytes(b"x")
     code, _, err = call(analysis_app, "budget", "run", "--total", "4")
     assert (code, "gates-00000001.safetensors" in err) == (2, True)
+
+
+@pytest.fixture
+def interrupted_run(backbone_folder, data_folder, tmp_path) -> Path:
+    """A run that failed after its first epoch."""
+    job = TrainJob(
+        task="copa",
+        out=tmp_path / "run",
+        model=str(backbone_folder),
+        apt=AptConfig(num_virtual_tokens=2),
+        training=TrainSettings(epochs=2, batch_size=8, device="cpu"),
+        data_dir=str(data_folder),
+    )
+    train(job, say=lambda line: None)
+    update_finished_run(job.out, status="interrupted")
+    return job.out
+
+
+def test_resume_with_the_same_flags_or_none_goes_on(call, interrupted_run, data_folder):
+    words = ["train", "--task", "copa", "--data-dir", str(data_folder), "--epochs", "2", "--num-virtual-tokens", "2"]
+    code, out, _ = call(core_app, *words, "--out", str(interrupted_run), "--resume", "--json")
+    assert (code, json.loads(out)["status"]) == (0, "finished")
+    update_finished_run(interrupted_run, status="interrupted")
+    assert call(core_app, "train", "--out", str(interrupted_run), "--resume")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--epochs 9", "epochs: got 9; accepted: 2, as in the run that is resumed"),
+        ("--lr 0.5", "lr: got 0.5; accepted: 0.005"),
+        ("--task wnut17", "task: got 'wnut17'; accepted: 'copa'"),
+        ("--prefix-lengths 1,1,1", "prefix-lengths: got (1, 1, 1); accepted: (2, 2, 2)"),
+        ("--token-gate none", "token-gate: got 'none'; accepted: 'hidden'"),
+        ("--model minilm", "model: got 'sentence-transformers/all-MiniLM-L6-v2'; accepted: '"),
+    ],
+)
+def test_resume_with_other_settings_is_refused(call, interrupted_run, words, message):
+    before = (interrupted_run / "run.json").read_bytes()
+    code, _, err = call(core_app, "train", "--out", str(interrupted_run), "--resume", *words.split())
+    assert (code, message in err) == (2, True), err
+    assert (interrupted_run / "run.json").read_bytes() == before
 
 
 def failing_app(problem: Exception):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM, T5Config, T5ForConditionalGeneration
 
 from apt_core import AptConfig, get_apt_model
 from apt_core.gate_tally import GateTally
@@ -68,3 +69,42 @@ def test_closed_tally_leaves_no_hook(backbone):
     model = get_apt_model(backbone, AptConfig(num_virtual_tokens=2))
     GateTally(model, training=True).close()
     assert not any(prefix.token_gate._forward_hooks for prefix in model.prefixes)
+
+
+def test_per_position_gates_are_averaged_over_real_positions_only():
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=50, hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2
+    )
+    model = get_apt_model(LlamaForCausalLM(config).eval(), AptConfig(num_virtual_tokens=2, gate_init_std=1.0))
+    input_ids = torch.randint(3, 50, (2, 7))
+    attention_mask = torch.ones_like(input_ids)
+    attention_mask[1, :4] = 0
+    gates = {}
+    for layer, prefix in enumerate(model.prefixes):
+        prefix.token_gate.register_forward_hook(lambda _, __, output, layer=layer: gates.setdefault(layer, output))
+    with torch.no_grad(), GateTally(model, training=False) as tally:
+        model(input_ids=input_ids, attention_mask=attention_mask)
+        averages = tally.average()
+    for layer in (0, 1):
+        real = gates[layer][attention_mask.bool()]
+        assert real.shape == (10, 2)
+        np.testing.assert_allclose(averages.token_gate[layer], real.mean(0), rtol=1e-5)
+        np.testing.assert_allclose(averages.token_gate_std[layer], real.std(0, correction=0), rtol=1e-4)
+    with torch.no_grad(), GateTally(model, training=False, per_sequence=True) as tally:
+        model(input_ids=input_ids, attention_mask=attention_mask)
+        (rows, _) = tally.take()
+    torch.testing.assert_close(rows[1], gates[0][1, 4:].mean(0))
+
+
+def test_decoder_gates_leave_out_positions_without_label():
+    torch.manual_seed(0)
+    config = T5Config(vocab_size=50, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2, decoder_start_token_id=0)
+    model = get_apt_model(T5ForConditionalGeneration(config).eval(), AptConfig(num_virtual_tokens=2, gate_init_std=1.0))
+    labels = torch.tensor([[5, 6, 7, 8], [5, 6, -100, -100]])
+    gates = []
+    model.prefixes[1].token_gate.register_forward_hook(lambda _, __, output: gates.append(output))
+    with torch.no_grad(), GateTally(model, training=False) as tally:
+        model(input_ids=torch.randint(3, 50, (2, 5)), labels=labels)
+        averages = tally.average()
+    np.testing.assert_allclose(averages.token_gate[1], gates[0][labels != -100].mean(0), rtol=1e-5)

@@ -134,7 +134,7 @@ def test_retrain_on_other_data_warns(job, tmp_path):
     assert "warning: the data is not what" in said[0]
     said.clear()
     retrain(job.out, job.out.with_name("c"), (1, 1, 1), say=said.append)
-    assert said == []
+    assert not any("warning" in line for line in said)
 
 
 def test_retrain_for_another_number_of_layers_raises(job):
@@ -196,7 +196,8 @@ def record_and_wait(self, step):
         sys.stdin.read()
 GateRecorder.record = record_and_wait
 train(TrainJob(task="copa", out=Path({str(job.out)!r}), model={job.model!r}, apt=AptConfig(num_virtual_tokens=4),
-    training=TrainSettings(**{job.training.model_dump()!r}), data_dir={job.data_dir!r}))
+    training=TrainSettings(**{job.training.model_dump()!r}), data_dir={job.data_dir!r}),
+    say=lambda line: None)
 """
     process = subprocess.Popen(
         [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL

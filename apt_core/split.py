@@ -1,0 +1,191 @@
+"""Attention over the prefix apart from the main keys, the two merged through their log-sum-exp.
+
+Where concatenation cannot serve: a gate that differs per query position weighs scores and values of the prefix for
+each query on its own, and prepending to a long key/value cache would copy it at every decoding step.
+
+With s = q k^T the main scores, r = g (.) q p_k^T the gated prefix scores and L = logaddexp(lse(s), lse(r)):
+
+    out = exp(lse(s) - L) attention(q, k, v) + (exp(r - L) (.) g) p_v
+
+Axes: B batch, H heads, Q queries, K keys, P virtual tokens, D head size. g is the query gate [B, Q, P].
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from apt_core.errors import AptValueError
+from apt_core.masks import Mask, dense_mask
+from apt_core.prefix import GatedPrefix
+
+_fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+_fused_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+
+
+class Scores(NamedTuple):
+    """How the main scores are formed, whatever the implementation."""
+
+    scaling: float
+    is_causal: bool
+    dropout: float
+    softcap: float | None
+    position_bias: Tensor | None
+    sinks: Tensor | None
+
+    @classmethod
+    def of(cls, module: Any, query: Tensor, kwargs: dict[str, Any]) -> Scores:
+        scaling = kwargs.get("scaling")
+        is_causal = kwargs.get("is_causal")
+        return cls(
+            scaling=query.shape[-1] ** -0.5 if scaling is None else scaling,
+            is_causal=bool(getattr(module, "is_causal", True) if is_causal is None else is_causal),
+            dropout=kwargs.get("dropout") or 0.0,
+            softcap=kwargs.get("softcap"),
+            position_bias=kwargs.get("position_bias"),
+            sinks=kwargs.get("s_aux"),
+        )
+
+
+def split_attention(
+    module: Any,
+    implementation: str | None,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Mask,
+    prefix: GatedPrefix,
+    kwargs: dict[str, Any],
+) -> tuple[Tensor, Tensor | None]:
+    """Output [B, Q, H, D] and, for eager attention, the weights [B, H, Q, P + K].
+
+    Raises:
+        AptValueError: for flash attention, which does not give its log-sum-exp away.
+    """
+    if implementation is not None and "flash" in implementation:
+        raise AptValueError(
+            f"attn_implementation: got {implementation!r}; accepted: 'sdpa', 'eager' or 'flex_attention' where gates "
+            "differ per position. Call model.set_attn_implementation('sdpa')."
+        )
+    scores = Scores.of(module, query, kwargs)
+    eager = implementation in (None, "eager")
+    # with neither mask nor bias, only sdpa takes is_causal at its word; eager and flex see everything
+    causal = scores.is_causal and implementation == "sdpa" and mask is None and query.shape[2] > 1
+    if causal and key.shape[2] > query.shape[2]:  # a static cache at prefill: its tail is still empty
+        key, value = key[:, :, : query.shape[2]], value[:, :, : query.shape[2]]
+    repeats = query.shape[1] // key.shape[1]
+    key, value, prefix = _repeat(key, repeats), _repeat(value, repeats), _matching(prefix, query, repeats)
+    mask = _additive(dense_mask(mask, query, key), scores.position_bias, causal, query, key)
+    if _can_fuse(query, key, value, mask, scores, eager):
+        gate = prefix.query_gate
+        output = _Fused.apply(query, key, value, prefix.key, prefix.value, gate, mask, scores.scaling)
+        return output.transpose(1, 2).contiguous(), None
+    output, weights = _explicit(module, query, key, value, mask, prefix, scores)
+    return output, weights if eager else None
+
+
+def _repeat(heads: Tensor, repeats: int) -> Tensor:
+    return heads if repeats == 1 else heads.repeat_interleave(repeats, dim=1)
+
+
+def _matching(prefix: GatedPrefix, query: Tensor, repeats: int) -> GatedPrefix:
+    gate = None if prefix.query_gate is None else prefix.query_gate.to(query.dtype)
+    key, value = (_repeat(part, repeats).to(query.dtype) for part in (prefix.key, prefix.value))
+    return GatedPrefix(key, value, gate)
+
+
+def _additive(mask: Tensor | None, bias: Tensor | None, causal: bool, query: Tensor, key: Tensor) -> Tensor | None:
+    """Mask, position bias and causality as one additive mask; None where everything is visible."""
+    lowest = torch.finfo(query.dtype).min
+    if causal:
+        mask = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device).tril()[None, None]
+    if mask is not None and mask.dtype == torch.bool:
+        mask = torch.zeros_like(mask, dtype=query.dtype).masked_fill(~mask, lowest)
+    if bias is not None:
+        bias = bias[..., : key.shape[2]]
+        mask = bias if mask is None else bias + mask
+    return None if mask is None else mask.to(query.dtype)
+
+
+def _can_fuse(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scores: Scores, eager: bool) -> bool:
+    return (
+        not eager
+        and query.device.type == "cpu"
+        and scores.dropout == 0
+        and scores.softcap is None
+        and scores.sinks is None
+        and key.shape[-1] == value.shape[-1]
+        and not (mask is not None and mask.requires_grad)
+    )
+
+
+class _Fused(torch.autograd.Function):
+    """The fused CPU kernel for the main part; its own backward, fed with the merged output and the merged
+    log-sum-exp, gives the exact gradients of the main part."""
+
+    @staticmethod
+    def forward(ctx, query, key, value, prefix_key, prefix_value, gate, mask, scaling):
+        main, main_lse = _fused(query, key, value, 0.0, False, attn_mask=mask, scale=scaling)
+        raw = query @ prefix_key.transpose(-1, -2) * scaling  # [B, H, Q, P]
+        gated = raw if gate is None else raw * gate[:, None]
+        lse = torch.logaddexp(main_lse, gated.float().logsumexp(-1))
+        weight = torch.exp(gated - lse[..., None]).to(query.dtype)
+        weight_gated = weight if gate is None else weight * gate[:, None]
+        output = main * torch.exp(main_lse - lse)[..., None].to(query.dtype) + weight_gated @ prefix_value
+        ctx.save_for_backward(query, key, value, prefix_key, prefix_value, gate, mask, output, lse)
+        ctx.scaling = scaling
+        return output
+
+    @staticmethod
+    def backward(ctx, grad):
+        query, key, value, prefix_key, prefix_value, gate, mask, output, lse = ctx.saved_tensors
+        scaling = ctx.scaling
+        raw = query @ prefix_key.transpose(-1, -2) * scaling
+        gated = raw if gate is None else raw * gate[:, None]
+        weight = torch.exp(gated - lse[..., None]).to(query.dtype)
+        through_value = grad @ prefix_value.transpose(-1, -2)
+        through_gate = through_value if gate is None else through_value * gate[:, None]
+        grad_gated = weight * (through_gate - (grad * output).sum(-1, keepdim=True))
+        grad_gate = None if gate is None else (grad_gated * raw + weight * through_value).sum(1)
+        grad_raw = grad_gated if gate is None else grad_gated * gate[:, None]
+        grad_query = grad_key = grad_value = None
+        if any(ctx.needs_input_grad[:3]):
+            grad_query, grad_key, grad_value = _fused_backward(
+                grad.contiguous(), query, key, value, output, lse, 0.0, False, attn_mask=mask, scale=scaling
+            )
+            grad_query = grad_query + grad_raw @ prefix_key * scaling
+        grad_prefix_key = grad_raw.transpose(-1, -2) @ query * scaling
+        weight_gated = weight if gate is None else weight * gate[:, None]
+        grad_prefix_value = weight_gated.transpose(-1, -2) @ grad
+        if prefix_key.shape[0] == 1:
+            grad_prefix_key = grad_prefix_key.sum(0, keepdim=True)
+            grad_prefix_value = grad_prefix_value.sum(0, keepdim=True)
+        return grad_query, grad_key, grad_value, grad_prefix_key, grad_prefix_value, grad_gate, None, None
+
+
+def _explicit(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, prefix: GatedPrefix, scores: Scores
+) -> tuple[Tensor, Tensor]:
+    """The same written out, for dropout, softcap, sinks, a trained bias, and devices without the fused kernel."""
+    main = query @ key.transpose(-1, -2) * scores.scaling
+    front = query @ prefix.key.transpose(-1, -2) * scores.scaling
+    if prefix.query_gate is not None:
+        front = front * prefix.query_gate[:, None]
+    if scores.softcap is not None:
+        main, front = (scores.softcap * torch.tanh(part / scores.softcap) for part in (main, front))
+    if mask is not None:
+        main = main + mask
+    columns = [front, main]
+    if scores.sinks is not None:
+        columns.append(scores.sinks.view(1, -1, 1, 1).expand(*main.shape[:3], 1).to(main.dtype))
+    weights = torch.softmax(torch.cat(columns, dim=-1).float(), dim=-1).to(query.dtype)
+    weights = F.dropout(weights, scores.dropout, training=module.training)
+    length = front.shape[-1]
+    on_prefix, on_main = weights[..., :length], weights[..., length : length + key.shape[2]]
+    if prefix.query_gate is not None:
+        on_prefix = on_prefix * prefix.query_gate[:, None]
+    output = on_prefix @ prefix.value + on_main @ value
+    return output.transpose(1, 2).contiguous(), weights[..., : length + key.shape[2]]

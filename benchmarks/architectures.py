@@ -1,0 +1,382 @@
+"""Which architectures prefixes are right on: ``python -m benchmarks.architectures`` writes ``docs/architectures.md``.
+
+Every architecture is built small and seeded from its config, gets prefixes of a different length in every layer, and
+is held against itself: without prefixes, with other attention implementations, with padding, with a key/value cache,
+with later tokens changed, saved and loaded. The tests run the same checks.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from apt_core import AptConfig, AptModel, get_apt_model
+from apt_core.errors import AptError
+from apt_core.sites import find_sites
+
+IMPLEMENTATIONS = ("eager", "sdpa", "flex_attention")
+TOLERANCE = 1e-4
+VISIBLE = 0.01
+VOCABULARY = 64
+
+SMALL = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 64,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 1,
+}
+GROUPED = {**SMALL, "num_key_value_heads": 2, "head_dim": 16}
+
+ARCHITECTURES: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "BERT": ("BertForSequenceClassification", "BertConfig", SMALL),
+    "RoBERTa": ("RobertaForSequenceClassification", "RobertaConfig", SMALL),
+    "ELECTRA": ("ElectraForSequenceClassification", "ElectraConfig", {**SMALL, "embedding_size": 32}),
+    "ALBERT": (
+        "AlbertForSequenceClassification",
+        "AlbertConfig",
+        {**SMALL, "embedding_size": 16, "num_hidden_groups": 1},
+    ),
+    "DistilBERT": (
+        "DistilBertForSequenceClassification",
+        "DistilBertConfig",
+        {"vocab_size": VOCABULARY, "dim": 32, "hidden_dim": 48, "n_layers": 3, "n_heads": 4, "pad_token_id": 0},
+    ),
+    "ModernBERT": (
+        "ModernBertForSequenceClassification",
+        "ModernBertConfig",
+        {**SMALL, "local_attention": 6, "global_attn_every_n_layers": 3, "cls_token_id": 2, "sep_token_id": 3},
+    ),
+    "DeBERTa-v2": (
+        "DebertaV2ForSequenceClassification",
+        "DebertaV2Config",
+        {**SMALL, "relative_attention": True, "pos_att_type": ["c2p", "p2c"], "position_buckets": 8},
+    ),
+    "GPT-2": (
+        "GPT2LMHeadModel",
+        "GPT2Config",
+        {"vocab_size": VOCABULARY, "n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 64},
+    ),
+    "Llama": ("LlamaForCausalLM", "LlamaConfig", GROUPED),
+    "Qwen3": ("Qwen3ForCausalLM", "Qwen3Config", GROUPED),
+    "Mistral, sliding window": ("MistralForCausalLM", "MistralConfig", {**GROUPED, "sliding_window": 4}),
+    "Gemma 3": (
+        "Gemma3ForCausalLM",
+        "Gemma3TextConfig",
+        {**GROUPED, "sliding_window": 4, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]},
+    ),
+    "Gemma 4": (
+        "Gemma4ForCausalLM",
+        "Gemma4TextConfig",
+        {
+            **GROUPED,
+            "global_head_dim": 32,
+            "sliding_window": 4,
+            "layer_types": ["sliding_attention", "sliding_attention", "full_attention"],
+            "num_kv_shared_layers": 0,
+            "hidden_size_per_layer_input": 8,
+            "vocab_size_per_layer_input": VOCABULARY,
+        },
+    ),
+    "T5": (
+        "T5ForConditionalGeneration",
+        "T5Config",
+        {
+            "vocab_size": VOCABULARY,
+            "d_model": 32,
+            "d_kv": 8,
+            "d_ff": 48,
+            "num_layers": 2,
+            "num_heads": 4,
+            "decoder_start_token_id": 0,
+        },
+    ),
+    "BART": (
+        "BartForConditionalGeneration",
+        "BartConfig",
+        {
+            "vocab_size": VOCABULARY,
+            "d_model": 32,
+            "encoder_layers": 2,
+            "decoder_layers": 2,
+            "encoder_attention_heads": 4,
+            "decoder_attention_heads": 4,
+            "encoder_ffn_dim": 48,
+            "decoder_ffn_dim": 48,
+            "max_position_embeddings": 64,
+            "pad_token_id": 0,
+            "bos_token_id": 1,
+            "eos_token_id": 1,
+            "decoder_start_token_id": 1,
+            "forced_eos_token_id": None,
+        },
+    ),
+}
+
+
+def build(name: str, implementation: str = "eager") -> PreTrainedModel:
+    """A small seeded backbone of an architecture in ``ARCHITECTURES``, in evaluation mode."""
+    model_class, config_class, settings = ARCHITECTURES[name]
+    torch.manual_seed(0)
+    config = getattr(transformers, config_class)(**settings)
+    model = getattr(transformers, model_class)(config).eval()
+    with torch.no_grad():  # biases and norms start alike everywhere; make them tell positions and layers apart
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    if name != "DeBERTa-v2":
+        model.set_attn_implementation(implementation)
+    return model
+
+
+def with_prefixes(name: str, implementation: str = "eager", token_gate: str = "hidden", **config: Any) -> Any:
+    """The backbone with a prefix of another length in every layer, one of them 0."""
+    model = build(name, implementation)
+    num_layers = len(find_sites(copy.deepcopy(model)))
+    lengths = tuple((3, 0, 5, 2)[layer % 4] for layer in range(num_layers))
+    torch.manual_seed(1)
+    model = get_apt_model(model, AptConfig(prefix_lengths=lengths, token_gate=token_gate, gate_init_std=0.5, **config))
+    return model.eval()
+
+
+def batch_of(model: PreTrainedModel) -> dict[str, Tensor]:
+    """Two texts of 9 and 6 sub-words: padded on the right, for decoders on the left."""
+    draw = torch.Generator().manual_seed(3)
+    input_ids = torch.randint(4, VOCABULARY, (2, 9), generator=draw)
+    attention_mask = torch.ones_like(input_ids)
+    padded = slice(0, 3) if is_decoder_only(model) else slice(6, 9)
+    attention_mask[1, padded] = 0
+    input_ids = input_ids * attention_mask
+    batch = {"input_ids": input_ids, "attention_mask": attention_mask}
+    if model.config.is_encoder_decoder:
+        batch["decoder_input_ids"] = torch.randint(4, VOCABULARY, (2, 5), generator=draw)
+    if is_decoder_only(model):
+        batch["position_ids"] = (attention_mask.cumsum(-1) - 1).clamp(min=0)
+    return batch
+
+
+def is_decoder_only(model: PreTrainedModel) -> bool:
+    """Whether the model is a causal language model."""
+    return type(model).__name__.endswith(("ForCausalLM", "LMHeadModel"))
+
+
+def logits(model: PreTrainedModel, batch: dict[str, Tensor], **arguments: Any) -> Tensor:
+    """[B, C] or [B, T, vocabulary]."""
+    with torch.no_grad():
+        return model(**batch, **arguments).logits
+
+
+def difference(expected: Tensor, received: Tensor) -> float:
+    """Largest absolute difference, in standard deviations of what is expected."""
+    return ((expected - received).abs().max() / expected.std()).item()
+
+
+def check_zero_lengths(name: str, implementation: str) -> float:
+    """Without virtual tokens, the backbone bit for bit: 0, or infinity."""
+    model = build(name, implementation)
+    batch = batch_of(model)
+    expected = logits(model, batch)
+    num_layers = len(find_sites(copy.deepcopy(model)))
+    received = logits(get_apt_model(model, AptConfig(prefix_lengths=(0,) * num_layers)).eval(), batch)
+    if difference(expected, logits(with_prefixes(name, implementation), batch)) < VISIBLE:
+        return float("inf")  # prefixes must make a difference, or the other checks say nothing
+    return 0.0 if torch.equal(expected, received) else float("inf")
+
+
+def check_against_eager(name: str, implementation: str) -> float:
+    """The same prefixes under another attention implementation."""
+    model = with_prefixes(name)
+    batch = batch_of(model)
+    expected = logits(model, batch)
+    if name != "DeBERTa-v2":
+        model.set_attn_implementation(implementation)
+    real = batch["attention_mask"].bool()
+    received = logits(model, batch)
+    if is_decoder_only(model):
+        return difference(expected[real], received[real])
+    return difference(expected, received)
+
+
+def check_padding(name: str, implementation: str) -> float:
+    """The shorter text alone gives what it gives in the padded batch."""
+    model = with_prefixes(name, implementation)
+    batch = batch_of(model)
+    keep = batch["attention_mask"][1].bool()
+    alone = {key: value[1:] if key == "decoder_input_ids" else value[1:, keep] for key, value in batch.items()}
+    together, apart = logits(model, batch)[1:], logits(model, alone)
+    return difference(together[:, keep] if is_decoder_only(model) else together, apart)
+
+
+def check_cache(name: str, implementation: str) -> float:
+    """Decoding token by token with a key/value cache gives what one pass over all gives."""
+    model = with_prefixes(name, implementation)
+    if not (is_decoder_only(model) or model.config.is_encoder_decoder):
+        return 0.0
+    batch = batch_of(model)
+    expected = logits(model, batch, use_cache=False)
+    if model.config.is_encoder_decoder:
+        return difference(_decoded_after_encoder(model, batch), expected)
+    steps, past = [], None
+    for position in range(batch["input_ids"].shape[1]):
+        with torch.no_grad():
+            output = model(
+                input_ids=batch["input_ids"][:, position : position + 1],
+                attention_mask=batch["attention_mask"][:, : position + 1],
+                position_ids=batch["position_ids"][:, position : position + 1],
+                past_key_values=past,
+                use_cache=True,
+            )
+        past = output.past_key_values
+        steps.append(output.logits)
+    real = batch["attention_mask"].bool()
+    return difference(torch.cat(steps, dim=1)[real], expected[real])
+
+
+def _decoded_after_encoder(model: PreTrainedModel, batch: dict[str, Tensor]) -> Tensor:
+    with torch.no_grad():
+        encoded = model.get_encoder()(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+    steps, past = [], None
+    for position in range(batch["decoder_input_ids"].shape[1]):
+        with torch.no_grad():
+            output = model(
+                encoder_outputs=encoded,
+                attention_mask=batch["attention_mask"],
+                decoder_input_ids=batch["decoder_input_ids"][:, position : position + 1],
+                past_key_values=past,
+                use_cache=True,
+            )
+        past = output.past_key_values
+        steps.append(output.logits)
+    return torch.cat(steps, dim=1)
+
+
+def check_causality(name: str, implementation: str) -> float:
+    """Changing a later token changes no earlier output of a causal model; without padding, so that no mask is given."""
+    model = with_prefixes(name, implementation)
+    batch = batch_of(model)
+    if model.config.is_encoder_decoder:
+        batch = {"input_ids": batch["input_ids"][:1], "decoder_input_ids": batch["decoder_input_ids"][:1]}
+        tokens = "decoder_input_ids"
+    elif is_decoder_only(model):
+        batch = {"input_ids": batch["input_ids"][:1]}
+        tokens = "input_ids"
+    else:
+        return 0.0
+    changed = {key: value.clone() for key, value in batch.items()}
+    changed[tokens][:, -2:] = torch.where(changed[tokens][:, -2:] == 5, 6, 5)
+    before, after = logits(model, batch), logits(model, changed)
+    if difference(before[:, -2:], after[:, -2:]) == 0:
+        return float("inf")  # the change must be seen somewhere
+    return difference(before[:, :-2], after[:, :-2])
+
+
+def check_gradients(name: str, implementation: str) -> float:
+    """Gradients reach everything that is trained and nothing else: 0, or infinity."""
+    model = with_prefixes(name, implementation)
+    model.train()
+    model(**batch_of(model)).logits.float().pow(2).sum().backward()
+    for parameter in model.parameters():
+        reached = parameter.grad is not None and parameter.grad.abs().sum().item() > 0
+        if reached != parameter.requires_grad:
+            return float("inf")
+    return 0.0
+
+
+def check_saving(name: str, implementation: str) -> float:
+    """Saved and loaded onto a fresh backbone."""
+    model = with_prefixes(name, implementation)
+    batch = batch_of(model)
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        again = AptModel.from_pretrained(folder, build(name, implementation)).eval()
+    return difference(logits(model, batch), logits(again, batch))
+
+
+CHECKS: dict[str, Callable[[str, str], float]] = {
+    "lengths 0 = backbone": check_zero_lengths,
+    "= eager": check_against_eager,
+    "padded = alone": check_padding,
+    "cached = full": check_cache,
+    "no leak": check_causality,
+    "gradients": check_gradients,
+    "save, load": check_saving,
+}
+
+
+def main() -> None:
+    """Runs every check and writes the table and its numbers."""
+    root = Path(__file__).parent
+    numbers: dict[str, dict[str, dict[str, float | str]]] = {}
+    for name in ARCHITECTURES:
+        for implementation in ("own",) if name == "DeBERTa-v2" else IMPLEMENTATIONS:
+            row: dict[str, float | str] = {}
+            for check, measure in CHECKS.items():
+                row[check] = _measured(measure, name, implementation)
+            numbers.setdefault(name, {})[implementation] = row
+            print(name, implementation, row, file=sys.stderr)
+    (root / "results").mkdir(exist_ok=True)
+    (root / "results" / "architectures.json").write_text(json.dumps(numbers, indent=1) + "\n")
+    (root.parent / "docs" / "architectures.md").write_text(table(numbers))
+
+
+def _measured(measure: Callable[[str, str], float], name: str, implementation: str) -> float | str:
+    """The number, or who cannot do it: ourselves, torch on this device, or transformers without any prefix."""
+    try:
+        return measure(name, implementation)
+    except AptError:
+        return "refused"
+    except (NotImplementedError, ValueError, IndexError, RuntimeError):
+        pass
+    try:
+        model = build(name, implementation)
+        if measure is check_gradients:
+            for parameter in model.parameters():
+                parameter.requires_grad_(True)
+            model.train()(**batch_of(model)).logits.sum().backward()
+        else:
+            logits(model, batch_of(model))
+    except (NotImplementedError, ValueError, IndexError, RuntimeError):
+        return "not without prefix either"
+    return "fails"
+
+
+def table(numbers: dict[str, dict[str, dict[str, float | str]]]) -> str:
+    """The table in ``docs/architectures.md``."""
+    lines = [
+        "# Architectures",
+        "",
+        "Written by `python -m benchmarks.architectures`, which also says what each check is. Small seeded models,",
+        "a prefix of another length in every layer, hidden gates; largest difference of the logits, in their standard",
+        f"deviations, on a CPU in float32; the limit is {TOLERANCE:g}, and 0 for the first column and for gradients.",
+        "*Not without prefix either*: the backbone alone cannot do it with that implementation (torch has no backward",
+        "of flex attention on CPUs; transformers has no flex attention for GPT-2, and T5's fails on a padded batch).",
+        "",
+        "| architecture | attention | " + " | ".join(CHECKS) + " |",
+        "|---|---|" + "---|" * len(CHECKS),
+    ]
+    for name, rows in numbers.items():
+        for implementation, row in rows.items():
+            cells = " | ".join(map(_cell, row.values()))
+            lines.append(f"| {name} | {implementation} | {cells} |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:.0e}" if value else "0"
+
+
+if __name__ == "__main__":
+    main()
