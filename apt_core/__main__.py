@@ -1,4 +1,4 @@
-"""The command line: ``python -m apt_core train | retrain | evaluate | jobs``."""
+"""The command line: ``python -m apt_core train | retrain | evaluate | export | jobs``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from apt_core.command_line import run_typer
 from apt_core.config import AptConfig, TrainSettings, canonical_name, parse_prefix_lengths
 from apt_core.errors import bad_value
 from apt_core.jobs.commands import jobs_app
-from apt_core.run_format import RunInfo, next_run_folder
+from apt_core.run_format import RunInfo, check_new_folder, next_run_folder
 from apt_core.tasks import TASKS
 
 if TYPE_CHECKING:
@@ -61,6 +61,9 @@ def train_command(
         str | None,
         typer.Option(help="virtual tokens per layer instead, such as 4,0,8,8,2,2; 0 leaves a layer as it is"),
     ] = None,
+    shift_positions: Annotated[
+        bool, typer.Option("--shift-positions", help="count virtual tokens as positions, which PEFT does: for export")
+    ] = False,
     token_gate: Annotated[
         str, typer.Option(help="hidden (from the hidden state), static (one learned value per token) or none")
     ] = "hidden",
@@ -96,7 +99,7 @@ def train_command(
     lengths = {"prefix_lengths": parse_prefix_lengths(prefix_lengths)} if prefix_lengths is not None else {}
     if num_virtual_tokens is not None:
         lengths["num_virtual_tokens"] = num_virtual_tokens
-    apt = AptConfig(token_gate=token_gate, layer_scale=layer_scale, **lengths)
+    apt = AptConfig(token_gate=token_gate, layer_scale=layer_scale, shift_positions=shift_positions, **lengths)
     settings = TrainSettings(
         **{**TASKS[task].training, **{name: value for name, value in given.items() if value is not None}}
     )
@@ -167,6 +170,25 @@ def evaluate_command(
             print(f"{split} {name}: {value:.4f}")
 
 
+@app.command("export")
+def export_command(
+    run: Annotated[Path, typer.Argument(help="folder of a finished run with static gates, or none, and equal lengths")],
+    out: Annotated[Path, typer.Option(help="new folder for the adapter")],
+    format_name: Annotated[str, typer.Option("--format", help="peft: a stock PREFIX_TUNING adapter")] = "peft",
+    debug: Debug = False,
+) -> None:
+    """Write a run's adapter in the format of another library, after checking that its outputs are equal there."""
+    if format_name != "peft":
+        raise bad_value("format", format_name, "peft")
+    check_new_folder(out)
+
+    from apt_core.evaluate_run import load_run
+    from apt_core.peft_adapter import export_peft
+
+    export_peft(load_run(run), out)
+    print(f"{out}: load it with peft.PeftModel.from_pretrained(backbone, {str(out)!r})")
+
+
 def resumed_job(asked: TrainJob, earlier: TrainJob, given_flags: set[str]) -> TrainJob:
     """The job of the interrupted run, if nothing that was typed contradicts it.
 
@@ -180,6 +202,7 @@ def resumed_job(asked: TrainJob, earlier: TrainJob, given_flags: set[str]) -> Tr
         "model": (canonical_name(asked.model), canonical_name(earlier.model)),
         "token_gate": (asked.apt.token_gate, earlier.apt.token_gate),
         "layer_scale": (asked.apt.layer_scale, earlier.apt.layer_scale),
+        "shift_positions": (asked.apt.shift_positions, earlier.apt.shift_positions),
         "num_virtual_tokens": (asked.apt.lengths(num_layers), earlier.apt.prefix_lengths),
         "prefix_lengths": (asked.apt.lengths(num_layers), earlier.apt.prefix_lengths),
         **{

@@ -70,6 +70,8 @@ class AptConfig(Settings):
     """standard deviation of the normal distribution that keys and values start from (PEFT and P-tuning v2: 1)"""
     gate_init_std: float = Field(0.02, ge=0, le=1)
     """standard deviation that the weights of hidden token gates start from; 0 starts every gate at 1/2"""
+    shift_positions: bool = False
+    """count the virtual tokens as positions, as PEFT does: the text starts at position P; for equal lengths only"""
     attention: tuple[Literal["encoder", "decoder", "cross"], ...] = ("encoder", "decoder", "cross")
     """which attention gets prefixes: of the encoder, of the decoder, of the decoder to the encoder"""
     kept_tokens: tuple[tuple[int, ...], ...] | None = None

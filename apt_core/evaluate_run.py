@@ -1,4 +1,4 @@
-"""Loads a finished run and measures it on one split."""
+"""Loads a finished run, and measures it on one split."""
 
 from __future__ import annotations
 
@@ -12,8 +12,19 @@ from apt_core.backbones import load_tokenizer
 from apt_core.errors import AptValueError, bad_value
 from apt_core.evaluate import evaluate
 from apt_core.model import AptModel
-from apt_core.run_format import ADAPTER_FOLDER, read_run_info, update_finished_run
+from apt_core.run_format import ADAPTER_FOLDER, RunInfo, read_run_info, update_finished_run
 from apt_core.train import TrainJob, check_device, fitting_length, load_job_data, quiet_transformers
+
+
+def load_run(folder: Path) -> AptModel:
+    """The backbone with the adapter of a finished run.
+
+    Raises:
+        AptError: if it is no run, not finished, or its adapter is damaged.
+    """
+    _finished(folder)
+    quiet_transformers()
+    return AptModel.from_pretrained(folder / ADAPTER_FOLDER)
 
 
 def evaluate_run(
@@ -30,9 +41,7 @@ def evaluate_run(
     Raises:
         AptError: if the run is not finished, the split does not exist or the data is not to be found.
     """
-    info = read_run_info(folder)
-    if info.status != "finished":
-        raise AptValueError(f"run: got {str(folder)!r}, which is {info.status}; accepted: a finished run.")
+    info = _finished(folder)
     job = TrainJob.from_run(folder)
     if data_dir is not None:
         job = replace(job, data_dir=data_dir)
@@ -43,9 +52,8 @@ def evaluate_run(
         raise bad_value("split", split, ", ".join(task.splits))
     if task.fingerprint() != info.data_hash:
         print("warning: the data is not what this run was trained on", file=sys.stderr)
-    quiet_transformers()
+    model = load_run(folder)
     tokenizer = load_tokenizer(job.model)
-    model = AptModel.from_pretrained(folder / ADAPTER_FOLDER)
     model.to("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
     result = evaluate(
         model,
@@ -57,3 +65,10 @@ def evaluate_run(
     )
     update_finished_run(folder, metrics={**info.metrics, split: result.metrics})
     return result.metrics
+
+
+def _finished(folder: Path) -> RunInfo:
+    info = read_run_info(folder)
+    if info.status != "finished":
+        raise AptValueError(f"run: got {str(folder)!r}, which is {info.status}; accepted: a finished run.")
+    return info

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -221,6 +222,10 @@ def get_apt_model(model: PreTrainedModel, config: AptConfig) -> Any:
         if length:
             prefix = LayerPrefix(site.shape, length, config, pooling_of(site, config))
             attach(site.module, prefix.to(next(site.module.parameters()).device))
+    if config.shift_positions:
+        if len(set(lengths)) != 1:
+            raise bad_value("shift_positions", True, "False where layers have prefixes of different lengths")
+        model.register_forward_pre_hook(_shift_positions, with_kwargs=True)
     backbone_class = type(model)
     model.__class__ = type(backbone_class.__name__, (AptModel, backbone_class), {})
     model.apt_config = config.model_copy(update={"prefix_lengths": lengths, "modules_to_save": tuple(head)})
@@ -281,6 +286,17 @@ def _submodule(model: nn.Module, name: str) -> nn.Module:
         raise AptValueError(
             f"modules_to_save: got {name!r}; accepted: a module of {type(model).__name__}, such as {known}."
         ) from None
+
+
+def _shift_positions(model: AptModel, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+    """Lets the text begin at position P, unless the caller says otherwise."""
+    text = kwargs.get("input_ids", kwargs.get("inputs_embeds", args[0] if args else None))
+    if not model.apt_config.shift_positions or text is None or kwargs.get("position_ids") is not None:
+        return args, kwargs
+    start = model.apt_config.prefix_lengths[0]
+    length = text.shape[1] if kwargs.get("input_ids") is None and text.dim() == 3 else text.shape[-1]
+    positions = torch.arange(start, start + length, device=text.device)[None]
+    return args, {**kwargs, "position_ids": positions}
 
 
 def _gate_of(prefix: LayerPrefix) -> np.ndarray:

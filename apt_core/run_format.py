@@ -22,7 +22,7 @@ import psutil
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from apt_core.config import describe
-from apt_core.errors import AptFileExistsError, AptFileNotFoundError, AptValueError
+from apt_core.errors import AptFileExistsError, AptFileNotFoundError, AptValueError, bad_value
 from apt_core.gate_log import GateLogWriter, write_atomic
 from apt_core.processes import is_alive
 
@@ -304,6 +304,19 @@ def run_exists(folder: Path) -> AptFileExistsError:
         f"out: got {str(folder)!r}, which already holds a run; accepted: a new or empty folder. "
         "Choose another --out, or add --resume to go on with an interrupted run."
     )
+
+
+def check_new_folder(folder: Path) -> None:
+    """Refuses a folder that holds anything.
+
+    Raises:
+        AptFileExistsError: if it holds a run.
+        AptValueError: if it holds something else, or is a file.
+    """
+    if (folder / RUN_FILE).exists():
+        raise run_exists(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise bad_value("out", str(folder), "a folder that is new or empty", "Choose another --out.")
 
 
 def next_run_folder(root: Path, name: str) -> Path:

@@ -25,8 +25,8 @@ from apt_core.run_format import (
     CHECKPOINT_FOLDER,
     RUN_FILE,
     RunInfo,
+    check_new_folder,
     read_run_info,
-    run_exists,
     status_of,
 )
 from apt_core.tasks import family_of, load_task
@@ -129,6 +129,8 @@ def train(job: TrainJob, *, resume: bool = False, say: Callable[[str], None] = p
     checkpoint = last_checkpoint(job.out / CHECKPOINT_FOLDER) if resume else None
     if resume:
         say(f"resuming {job.out} " + (f"after step {checkpoint[1]}" if checkpoint else "from the start"))
+    for note in check_task(task):
+        say(f"note: {note}")
     say(_summary(job, task, model))
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint[0]) if checkpoint else None)
@@ -182,14 +184,10 @@ def check_output(out: Path, resume: bool) -> None:
     Raises:
         AptError: naming the folder and what to do.
     """
-    holds_run = (out / RUN_FILE).exists()
     if not resume:
-        if holds_run:
-            raise run_exists(out)
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise bad_value("out", str(out), "a folder that is new or empty", "Choose another --out.")
+        check_new_folder(out)
         return
-    if not holds_run:
+    if not (out / RUN_FILE).exists():
         raise bad_value("out", str(out), "a folder with an interrupted run", "Leave out --resume to start one.")
     status = status_of(read_run_info(out))
     if status in ("running", "finished"):

@@ -220,11 +220,11 @@ def check_padding(name: str, implementation: str) -> float:
     return difference(together[:, keep] if is_decoder_only(model) else together, apart)
 
 
-def check_cache(name: str, implementation: str) -> float:
-    """Decoding token by token with a key/value cache gives what one pass over all gives."""
+def check_cache(name: str, implementation: str) -> float | None:
+    """Decoding token by token with a key/value cache gives what one pass over all gives; None for encoders."""
     model = with_prefixes(name, implementation)
     if not (is_decoder_only(model) or model.config.is_encoder_decoder):
-        return 0.0
+        return None
     batch = batch_of(model)
     expected = logits(model, batch, use_cache=False)
     if model.config.is_encoder_decoder:
@@ -263,8 +263,8 @@ def _decoded_after_encoder(model: PreTrainedModel, batch: dict[str, Tensor]) -> 
     return torch.cat(steps, dim=1)
 
 
-def check_causality(name: str, implementation: str) -> float:
-    """Changing a later token changes no earlier output of a causal model; without padding, so that no mask is given."""
+def check_causality(name: str, implementation: str) -> float | None:
+    """Changing a later token changes no earlier output; no padding, so that no mask is given; None for encoders."""
     model = with_prefixes(name, implementation)
     batch = batch_of(model)
     if model.config.is_encoder_decoder:
@@ -274,7 +274,7 @@ def check_causality(name: str, implementation: str) -> float:
         batch = {"input_ids": batch["input_ids"][:1]}
         tokens = "input_ids"
     else:
-        return 0.0
+        return None
     changed = {key: value.clone() for key, value in batch.items()}
     changed[tokens][:, -2:] = torch.where(changed[tokens][:, -2:] == 5, 6, 5)
     before, after = logits(model, batch), logits(model, changed)
@@ -305,7 +305,7 @@ def check_saving(name: str, implementation: str) -> float:
     return difference(logits(model, batch), logits(again, batch))
 
 
-CHECKS: dict[str, Callable[[str, str], float]] = {
+CHECKS: dict[str, Callable[[str, str], float | None]] = {
     "lengths 0 = backbone": check_zero_lengths,
     "= eager": check_against_eager,
     "padded = alone": check_padding,
@@ -319,10 +319,10 @@ CHECKS: dict[str, Callable[[str, str], float]] = {
 def main() -> None:
     """Runs every check and writes the table and its numbers."""
     root = Path(__file__).parent
-    numbers: dict[str, dict[str, dict[str, float | str]]] = {}
+    numbers: dict[str, dict[str, dict[str, float | str | None]]] = {}
     for name in ARCHITECTURES:
         for implementation in ("own",) if name == "DeBERTa-v2" else IMPLEMENTATIONS:
-            row: dict[str, float | str] = {}
+            row: dict[str, float | str | None] = {}
             for check, measure in CHECKS.items():
                 row[check] = _measured(measure, name, implementation)
             numbers.setdefault(name, {})[implementation] = row
@@ -332,7 +332,7 @@ def main() -> None:
     (root.parent / "docs" / "architectures.md").write_text(table(numbers))
 
 
-def _measured(measure: Callable[[str, str], float], name: str, implementation: str) -> float | str:
+def _measured(measure: Callable, name: str, implementation: str) -> float | str | None:
     """The number, or who cannot do it: ourselves, torch on this device, or transformers without any prefix."""
     try:
         return measure(name, implementation)
@@ -353,7 +353,7 @@ def _measured(measure: Callable[[str, str], float], name: str, implementation: s
     return "fails"
 
 
-def table(numbers: dict[str, dict[str, dict[str, float | str]]]) -> str:
+def table(numbers: dict[str, dict[str, dict[str, float | str | None]]]) -> str:
     """The table in ``docs/architectures.md``."""
     lines = [
         "# Architectures",
@@ -361,6 +361,7 @@ def table(numbers: dict[str, dict[str, dict[str, float | str]]]) -> str:
         "Written by `python -m benchmarks.architectures`, which also says what each check is. Small seeded models,",
         "a prefix of another length in every layer, hidden gates; largest difference of the logits, in their standard",
         f"deviations, on a CPU in float32; the limit is {TOLERANCE:g}, and 0 for the first column and for gradients.",
+        "A dash: does not apply to encoders.",
         "*Not without prefix either*: the backbone alone cannot do it with that implementation (torch has no backward",
         "of flex attention on CPUs; transformers has no flex attention for GPT-2, and T5's fails on a padded batch).",
         "",
@@ -374,7 +375,9 @@ def table(numbers: dict[str, dict[str, dict[str, float | str]]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _cell(value: float | str) -> str:
+def _cell(value: float | str | None) -> str:
+    if value is None:
+        return "-"
     return value if isinstance(value, str) else f"{value:.0e}" if value else "0"
 
 

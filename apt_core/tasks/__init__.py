@@ -16,11 +16,13 @@ class TaskEntry(NamedTuple):
     """A task that ``--task`` accepts."""
 
     module: str
-    """module under ``apt_core.tasks`` with ``load(folder)``, or ``load()`` for a built-in task"""
+    """module under ``apt_core.tasks`` with ``load(folder)``, ``load(folder, name)`` or, built in, ``load()``"""
     needs_data: bool
     description: str
     training: dict[str, Any]
     """settings that suit the task with the offline backbone; anything the user gives goes before them"""
+    named: bool = False
+    """whether the module has several tasks and is told which"""
 
 
 TASKS: dict[str, TaskEntry] = {
@@ -42,6 +44,18 @@ TASKS: dict[str, TaskEntry] = {
     "wnut17": TaskEntry(
         "wnut17", True, "emerging named entities in social media (WNUT 2017)", {"epochs": 8, "learning_rate": 1e-2}
     ),
+}
+
+_FEW_EPOCHS = {"epochs": 20, "learning_rate": 1e-2, "batch_size": 8}
+TASKS |= {
+    name: TaskEntry("superglue", True, description, {**_FEW_EPOCHS, "max_length": max_length}, named=True)
+    for name, description, max_length in (
+        ("boolq", "yes or no to a question about a passage (SuperGLUE)", 256),
+        ("cb", "whether a premise entails a hypothesis, contradicts it or neither (SuperGLUE)", 128),
+        ("rte", "whether a premise entails a hypothesis (SuperGLUE)", 128),
+        ("wic", "whether a word has the same meaning in two sentences (SuperGLUE)", 128),
+        ("wsc", "whether a pronoun refers to a noun phrase (SuperGLUE)", 128),
+    )
 }
 
 _FAMILIES = {
@@ -75,7 +89,8 @@ def load_task(name: str, data_dir: str | Path | None = None) -> TaskData:
         raise AptFileNotFoundError(
             f"data-dir: got {str(data_dir)!r}, which is not a folder; accepted: one with {name}/."
         )
-    return load(folder / name if (folder / name).is_dir() else folder)
+    folder = folder / name if (folder / name).is_dir() else folder
+    return load(folder, name) if entry.named else load(folder)
 
 
 def family_of(task: TaskData) -> Family:

@@ -36,7 +36,10 @@ def call(monkeypatch, capsys, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("train --task sst9", "task: got 'sst9'; accepted: pydoc-topic, pydoc-entities, copa, wnut17."),
+        (
+            "train --task sst9",
+            "task: got 'sst9'; accepted: pydoc-topic, pydoc-entities, copa, wnut17, boolq, cb, rte, wic, wsc.",
+        ),
         ("train --task copa --out new", "task copa reads files; give --data-dir"),
         ("train --task copa --data-dir missing --out new", "data-dir: got 'missing', which is not a folder"),
         ("train --prefix-lengths 1,2,x --out new", "prefix_lengths: got '1,2,x'; accepted: integers from 0"),
@@ -58,6 +61,8 @@ def call(monkeypatch, capsys, tmp_path):
         ("dance", "dance"),
         ("retrain missing --prefix-lengths 1,2", "missing: not a run folder"),
         ("evaluate missing", "missing: not a run folder"),
+        ("export missing --out new", "missing: not a run folder"),
+        ("export missing --out new --format onnx", "format: got 'onnx'; accepted: peft"),
         ("jobs logs nope", "job: got 'nope'; accepted: an id"),
         ("jobs submit dance", "command: got 'dance'; accepted: train"),
         ("jobs submit retrain runs/a", "--out with the new run's folder"),

@@ -13,13 +13,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from peft import PeftModel
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
+from apt_core.backbones import load_backbone
 from apt_core.config import AptConfig, TrainSettings
 from apt_core.errors import AptError, AptFileExistsError
-from apt_core.evaluate_run import evaluate_run
+from apt_core.evaluate_run import evaluate_run, load_run
 from apt_core.gate_log import GateLog
+from apt_core.peft_adapter import export_peft
 from apt_core.retrain import retrain
 from apt_core.run_format import RUN_FILE, read_json_lines, read_run_info, status_of
 from apt_core.train import TrainJob, train
@@ -60,6 +64,16 @@ def test_train_writes_a_folder_that_twenty_lines_can_read(job):
         "predictions.jsonl",
         "run.json",
     ]
+
+
+def test_train_says_which_texts_are_in_two_splits(job, tmp_path):
+    folder = tmp_path / "leaky" / "copa"
+    folder.mkdir(parents=True)
+    for split in ("train", "validation", "test"):
+        (folder / f"{split}.jsonl").write_text((Path(job.data_dir) / "copa" / "train.jsonl").read_text())
+    said = []
+    train(replace(job, data_dir=str(folder)), say=said.append)
+    assert said[0] == "note: 40 of 40 validation examples have a text that is in train too"
 
 
 def test_train_says_what_it_was_made_of(job):
@@ -186,6 +200,7 @@ def test_killed_training_is_interrupted_readable_and_resumes_to_the_same_end(job
 import sys
 from pathlib import Path
 from apt_core.callback import GateRecorder
+from apt_core.backbones import load_backbone
 from apt_core.config import AptConfig, TrainSettings
 from apt_core.train import TrainJob, train
 record = GateRecorder.record
@@ -219,6 +234,20 @@ train(TrainJob(task="copa", out=Path({str(job.out)!r}), model={job.model!r}, apt
         [row["step"] for row in read_json_lines(out / "metrics.jsonl")] for out in (job.out, job.out.with_name("whole"))
     ]
     assert epochs[0] == epochs[1]
+
+
+def test_static_run_is_exported_to_peft_with_equal_outputs(job, tmp_path):
+    """WNUT17 in small, token classification, absolute positions counted as PEFT counts them."""
+    apt = AptConfig(num_virtual_tokens=2, token_gate="static", shift_positions=True)
+    train(replace(job, task="wnut17", apt=apt))
+    model = load_run(job.out).eval()
+    export_peft(model, tmp_path / "peft")
+    bare = load_backbone(job.model, "AutoModelForTokenClassification", id2label=model.config.id2label).model
+    again = PeftModel.from_pretrained(bare, tmp_path / "peft").eval()
+    input_ids = torch.randint(5, 30, (2, 6))
+    batch = {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids)}
+    with torch.no_grad():
+        torch.testing.assert_close(again(**batch).logits, model(**batch).logits, atol=1e-5, rtol=1e-5)
 
 
 def test_resume_of_a_finished_run_raises(job):
