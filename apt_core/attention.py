@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedConfig
 
 from apt_core import deberta
+from apt_core.attention_call import AttentionCall
 from apt_core.concatenate import concatenated_attention
 from apt_core.deberta import PREFIX_MODULE
 from apt_core.masks import Mask
@@ -33,8 +34,8 @@ _ROUTE = "_apt_route"
 LONG_CACHE = 256
 """keys from which a single decoding query goes through the split path: prepending would copy the cache"""
 
-Observer = Callable[[nn.Module, Tensor, Tensor, Tensor], None]
-"""called with the module, query, key and value of every attention call"""
+Observer = Callable[[nn.Module, Tensor, Tensor, Tensor, bool], None]
+"""called with module, query, key and value of every attention call, and whether a prefix would have arrived"""
 
 
 class _Route(NamedTuple):
@@ -144,24 +145,31 @@ def _attend(
     key: Tensor,
     value: Tensor,
     attention_mask: Mask,
-    *args: Any,
     apt_prefix: Callable[[Mask], GatedPrefix] | None = None,
-    **kwargs: Any,
+    **arguments: Any,
 ) -> tuple[Tensor, Tensor | None]:
     """The registered attention function: query [B, heads, Q, D], key and value [B, H, K, D]."""
     route: _Route = getattr(module.config, _ROUTE)
     if route.observer is not None:
-        route.observer(module, query, key, value)
-    real = _WithConfig(module, route.config)
-    call = partial(route.function(), real)
+        route.observer(module, query, key, value, apt_prefix is not None)
+        apt_prefix = None
+    call = AttentionCall(
+        function=route.function(),
+        implementation=route.config._attn_implementation,
+        module=_WithConfig(module, route.config),
+        query=query,
+        key=key,
+        value=value,
+        mask=attention_mask,
+        arguments=arguments,
+    )
     if apt_prefix is None:
-        return call(query, key, value, attention_mask, *args, **kwargs)
+        return call.run()
     prefix = apt_prefix(attention_mask)
-    implementation = route.config._attn_implementation
     decoding = query.shape[2] == 1 and key.shape[2] >= LONG_CACHE and not torch.is_grad_enabled()
-    if prefix.query_gate is not None or (decoding and implementation == "sdpa"):
-        return split_attention(real, implementation, query, key, value, attention_mask, prefix, kwargs)
-    return concatenated_attention(call, real, implementation, query, key, value, attention_mask, prefix, args, kwargs)
+    if prefix.query_gate is not None or (decoding and call.implementation == "sdpa"):
+        return split_attention(call, prefix)
+    return concatenated_attention(call, prefix)
 
 
 AttentionInterface.register(IMPLEMENTATION, _attend)

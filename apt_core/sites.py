@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from apt_core import deberta
 from apt_core.albert import unshare_layers
 from apt_core.attention import calls_attention_interface, hidden_states_of, observed
+from apt_core.deberta import PREFIX_MODULE
 from apt_core.errors import AptValueError
 from apt_core.prefix import LayerShape
 
@@ -54,8 +55,11 @@ def find_sites(model: PreTrainedModel) -> list[Site]:
     encoder = set(model.get_encoder().modules()) if model.config.is_encoder_decoder else set()
     calls: list[Site] = []
     hidden_sizes: dict[nn.Module, int] = {}
+    deaf: list[str] = []
 
-    def observe(module: nn.Module, query: Tensor, key: Tensor, value: Tensor) -> None:
+    def observe(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, hands_on: bool) -> None:
+        if not hands_on:
+            deaf.append(names[module])
         kind: Kind = "decoder"
         if module in encoder:
             kind = "encoder"
@@ -64,10 +68,12 @@ def find_sites(model: PreTrainedModel) -> list[Site]:
         shape = LayerShape(key.shape[1], key.shape[3], value.shape[3], hidden_sizes[module])
         calls.append(Site(names[module], module, shape, kind, causal=True))
 
-    def note(module: nn.Module, args: tuple, kwargs: dict) -> None:
+    def note(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         hidden_sizes[module] = hidden_states_of(args, kwargs).shape[-1]
         if deberta.is_disentangled(module):
             calls.append(Site(names[module], module, deberta.shape_of(module), "encoder", causal=False))
+            return args, kwargs
+        return args, {**kwargs, PREFIX_MODULE: True}
 
     through_interface = [module for module in names if not deberta.is_disentangled(module)]
     hooks = [module.register_forward_pre_hook(note, with_kwargs=True) for module in names]
@@ -76,7 +82,7 @@ def find_sites(model: PreTrainedModel) -> list[Site]:
     try:
         with torch.no_grad(), observed(through_interface, observe):
             first = _probe(model, last_token=4)
-        with torch.no_grad():
+            sites = list(calls)
             second = _probe(model, last_token=5) if not encoder else first
     except (TypeError, ValueError, RuntimeError, AttributeError, KeyError, IndexError) as problem:
         raise _refused(model, f"a small forward pass fails ({_one_line(problem)})") from problem
@@ -85,7 +91,8 @@ def find_sites(model: PreTrainedModel) -> list[Site]:
             hook.remove()
         for module, mode in modes.items():
             module.training = mode
-    sites = calls if encoder else _only_first_pass(calls, through_interface)
+    if deaf:
+        raise _refused(model, f"{deaf[0]} does not hand keyword arguments on to its attention function")
     _check_called_once(model, sites)
     if not encoder:
         causal = bool(torch.equal(first[:, 0], second[:, 0]))
@@ -105,11 +112,6 @@ def _probe(model: PreTrainedModel, last_token: int) -> Tensor:
     else:
         output = base(input_ids=torch.tensor([[2, 3, last_token]], device=device))
     return output[0]
-
-
-def _only_first_pass(calls: list[Site], through_interface: list[nn.Module]) -> list[Site]:
-    """Interface modules are observed in the first pass only; hooks, which DeBERTa needs, saw both."""
-    return calls if through_interface else calls[: len(calls) // 2]
 
 
 def _check_called_once(model: PreTrainedModel, sites: list[Site]) -> None:

@@ -18,8 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from apt_core.attention_call import AttentionCall
 from apt_core.errors import AptValueError
-from apt_core.masks import Mask, dense_mask
+from apt_core.masks import dense_mask
 from apt_core.prefix import GatedPrefix
 
 _fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
@@ -30,61 +31,44 @@ class Scores(NamedTuple):
     """How the main scores are formed, whatever the implementation."""
 
     scaling: float
-    is_causal: bool
     dropout: float
     softcap: float | None
-    position_bias: Tensor | None
     sinks: Tensor | None
 
     @classmethod
-    def of(cls, module: Any, query: Tensor, kwargs: dict[str, Any]) -> Scores:
-        scaling = kwargs.get("scaling")
-        is_causal = kwargs.get("is_causal")
+    def of(cls, call: AttentionCall) -> Scores:
+        scaling = call.arguments.get("scaling")
         return cls(
-            scaling=query.shape[-1] ** -0.5 if scaling is None else scaling,
-            is_causal=bool(getattr(module, "is_causal", True) if is_causal is None else is_causal),
-            dropout=kwargs.get("dropout") or 0.0,
-            softcap=kwargs.get("softcap"),
-            position_bias=kwargs.get("position_bias"),
-            sinks=kwargs.get("s_aux"),
+            scaling=call.query.shape[-1] ** -0.5 if scaling is None else scaling,
+            dropout=call.arguments.get("dropout") or 0.0,
+            softcap=call.arguments.get("softcap"),
+            sinks=call.arguments.get("s_aux"),
         )
 
 
-def split_attention(
-    module: Any,
-    implementation: str | None,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    mask: Mask,
-    prefix: GatedPrefix,
-    kwargs: dict[str, Any],
-) -> tuple[Tensor, Tensor | None]:
-    """Output [B, Q, H, D] and, for eager attention, the weights [B, H, Q, P + K].
+def split_attention(call: AttentionCall, prefix: GatedPrefix) -> tuple[Tensor, Tensor | None]:
+    """Output [B, Q, heads, D] and, for eager attention, the weights [B, heads, Q, P + K].
 
     Raises:
         AptValueError: for flash attention, which does not give its log-sum-exp away.
     """
-    if implementation is not None and "flash" in implementation:
+    if call.is_flash:
         raise AptValueError(
-            f"attn_implementation: got {implementation!r}; accepted: 'sdpa', 'eager' or 'flex_attention' where gates "
-            "differ per position. Call model.set_attn_implementation('sdpa')."
+            f"attn_implementation: got {call.implementation!r}; accepted: 'sdpa', 'eager' or 'flex_attention' where "
+            "gates differ per position. Call model.set_attn_implementation('sdpa')."
         )
-    scores = Scores.of(module, query, kwargs)
-    eager = implementation in (None, "eager")
-    # with neither mask nor bias, only sdpa takes is_causal at its word; eager and flex see everything
-    causal = scores.is_causal and implementation == "sdpa" and mask is None and query.shape[2] > 1
-    if causal and key.shape[2] > query.shape[2]:  # a static cache at prefill: its tail is still empty
-        key, value = key[:, :, : query.shape[2]], value[:, :, : query.shape[2]]
-    repeats = query.shape[1] // key.shape[1]
-    key, value, prefix = _repeat(key, repeats), _repeat(value, repeats), _matching(prefix, query, repeats)
-    mask = _additive(dense_mask(mask, query, key), scores.position_bias, causal, query, key)
-    if _can_fuse(query, key, value, mask, scores, eager):
-        gate = prefix.query_gate
-        output = _Fused.apply(query, key, value, prefix.key, prefix.value, gate, mask, scores.scaling)
+    causal = call.needs_causal_mask
+    if causal:
+        call = call.without_empty_cache()
+    query, scores = call.query, Scores.of(call)
+    repeats = query.shape[1] // call.key.shape[1]
+    key, value, prefix = _repeat(call.key, repeats), _repeat(call.value, repeats), _matching(prefix, query, repeats)
+    mask = _additive(dense_mask(call.mask, query, key), call.arguments.get("position_bias"), causal, query, key)
+    if _can_fuse(query, key, value, mask, scores, call.is_eager):
+        output = _Fused.apply(query, key, value, prefix.key, prefix.value, prefix.query_gate, mask, scores.scaling)
         return output.transpose(1, 2).contiguous(), None
-    output, weights = _explicit(module, query, key, value, mask, prefix, scores)
-    return output, weights if eager else None
+    output, weights = _explicit(call.module, query, key, value, mask, prefix, scores)
+    return output, weights if call.is_eager else None
 
 
 def _repeat(heads: Tensor, repeats: int) -> Tensor:

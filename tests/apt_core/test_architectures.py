@@ -84,15 +84,7 @@ def test_split_and_concatenated_paths_give_equal_outputs_and_gradients(name, tok
     if token_gate == "hidden":
         monkeypatch.setattr(split, "_can_fuse", lambda *_: False)
     else:
-        concatenated = attention.concatenated_attention
-        monkeypatch.setattr(
-            attention,
-            "concatenated_attention",
-            lambda call, module, implementation, query, key, value, mask, prefix, args, kwargs: split.split_attention(
-                module, implementation, query, key, value, mask, prefix, kwargs
-            ),
-        )
-        assert attention.concatenated_attention is not concatenated
+        monkeypatch.setattr(attention, "concatenated_attention", split.split_attention)
     received, gradients = outputs_and_gradients()
     torch.testing.assert_close(received, expected, atol=1e-4, rtol=1e-4)
     for one, other in zip(expected_gradients, gradients, strict=True):
@@ -279,6 +271,31 @@ def test_architectures_in_no_list_work_without_a_code_change(model_class, config
     expected = logits(model, batch)
     model.set_attn_implementation("eager")
     assert difference(expected, logits(model, batch)) < TOLERANCE
+
+
+def test_attention_that_drops_keyword_arguments_is_refused():
+    """Its prefix would silently do nothing."""
+    from transformers.models.llama import modeling_llama
+
+    class DeafAttention(modeling_llama.LlamaAttention):
+        def forward(self, hidden_states, position_embeddings=None, attention_mask=None, past_key_values=None, **_):
+            attend = modeling_llama.ALL_ATTENTION_FUNCTIONS.get_interface(
+                self.config._attn_implementation, modeling_llama.eager_attention_forward
+            )
+            query, key, value = (
+                project(hidden_states).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+                for project in (self.q_proj, self.k_proj, self.v_proj)
+            )
+            output, weights = attend(self, query, key, value, attention_mask, scaling=self.scaling)
+            return self.o_proj(output.flatten(2)), weights
+
+    DeafAttention.forward.__globals__.setdefault("ALL_ATTENTION_FUNCTIONS", modeling_llama.ALL_ATTENTION_FUNCTIONS)
+    DeafAttention.forward.__globals__.setdefault("eager_attention_forward", modeling_llama.eager_attention_forward)
+    model = build("Llama")
+    for layer in model.model.layers:
+        layer.self_attn.__class__ = DeafAttention
+    with pytest.raises(AptError, match="does not hand keyword arguments on to its attention function"):
+        get_apt_model(model, AptConfig())
 
 
 @pytest.mark.parametrize(
