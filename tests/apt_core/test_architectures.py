@@ -11,17 +11,8 @@ import transformers
 from transformers import GenerationConfig, StaticCache
 
 from apt_core import AptConfig, AptError, get_apt_model
-from benchmarks.architectures import (
-    ARCHITECTURES,
-    CHECKS,
-    TOLERANCE,
-    batch_of,
-    build,
-    difference,
-    is_decoder_only,
-    logits,
-    with_prefixes,
-)
+from benchmarks.architectures import CHECKS, TOLERANCE, difference, logits
+from benchmarks.small_backbones import ARCHITECTURES, batch_of, build, is_decoder_only, with_prefixes
 
 EXACT = {"lengths 0 = backbone": 0.0, "gradients": 0.0}
 DECODERS = [name for name in ARCHITECTURES if ARCHITECTURES[name][0].endswith(("ForCausalLM", "LMHeadModel"))]

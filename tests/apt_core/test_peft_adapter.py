@@ -10,7 +10,7 @@ from peft import LoraConfig, PeftModel, PrefixTuningConfig, get_peft_model
 
 from apt_core import AptConfig, AptError, get_apt_model
 from apt_core.peft_adapter import export_peft, import_peft
-from benchmarks.architectures import build
+from benchmarks.small_backbones import build
 
 CASES = [("BERT", True), ("Llama", False), ("Qwen3", False), ("GPT-2", True)]
 
