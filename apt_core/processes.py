@@ -1,4 +1,4 @@
-"""Process identity that survives pid reuse, and ending a whole tree of processes."""
+"""Process identity that survives pid reuse, and finding the processes of a job."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import psutil
 
 MARKER = "APT_JOB_ID"
 """environment variable that every process of a job carries"""
-_KILL_ROUNDS = 10
 
 
 def is_alive(pid: int, started: float) -> bool:
@@ -28,23 +27,3 @@ def marked_processes(job_id: str) -> list[psutil.Process]:
             if process.pid != psutil.Process().pid and process.environ().get(MARKER) == job_id:
                 found.append(process)
     return found
-
-
-def end_marked(job_id: str, grace_seconds: float) -> None:
-    """Asks all processes of a job to end (SIGTERM), then ends what is left after ``grace_seconds`` (SIGKILL).
-
-    Looks again until none is found: a process may have started another one just before it died.
-    """
-    processes = marked_processes(job_id)
-    for process in processes:
-        with contextlib.suppress(psutil.Error):
-            process.terminate()
-    psutil.wait_procs(processes, timeout=grace_seconds)
-    for _ in range(_KILL_ROUNDS):
-        left = marked_processes(job_id)
-        if not left:
-            return
-        for process in left:
-            with contextlib.suppress(psutil.Error):
-                process.kill()
-        psutil.wait_procs(left, timeout=1)

@@ -18,10 +18,13 @@ from typing import Any
 import psutil
 
 from apt_core.gate_log import write_atomic
-from apt_core.jobs.local import GRACE_SECONDS, LOG_FILE, STATE_FILE
-from apt_core.processes import MARKER, end_marked
+from apt_core.jobs.local import CANCEL_FILE, GRACE_SECONDS, JOB_FILE, LOG_FILE, PENDING_JOB_FILE, STATE_FILE
+from apt_core.jobs.process_tree import end_job
+from apt_core.processes import MARKER
 from apt_core.run_format import utc_now
 
+NOT_STARTED = 127
+"""exit code of a program that could not be started, as in a shell"""
 _PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -31,18 +34,31 @@ def supervise(folder: Path, command: list[str]) -> int:
     signal.signal(signal.SIGTERM, lambda *_: None)  # whoever cancels ends the training; this one writes the end
     process = psutil.Process()
     state: dict[str, Any] = {"state": "running", "pid": process.pid, "started": process.create_time()}
-    path = folder / STATE_FILE
-    write_atomic(path, json.dumps(state).encode())
+    _write(folder, state)
+    os.replace(folder / PENDING_JOB_FILE, folder / JOB_FILE)
     print("started", flush=True)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # let go of the submitter's pipe
-    with (folder / LOG_FILE).open("wb") as log:
-        trainer = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
-        code = trainer.wait()
-    end_marked(os.environ.get(MARKER, ""), GRACE_SECONDS)
-    if json.loads(path.read_text())["state"] == "running":
-        ended = {"state": "finished" if code == 0 else "failed", "exit_code": code, "ended_at": utc_now()}
-        write_atomic(path, json.dumps({**state, **ended}).encode())
+    with (folder / LOG_FILE).open("ab") as log:
+        try:
+            trainer = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
+        except OSError as problem:
+            log.write(f"error: {command[0]} could not be started: {problem.strerror}.\n".encode())
+            code = NOT_STARTED
+        else:
+            with contextlib.suppress(psutil.Error):
+                state |= {"trainer_pid": trainer.pid, "trainer_started": psutil.Process(trainer.pid).create_time()}
+                _write(folder, state)
+            code = trainer.wait()
+    end_job(os.environ.get(MARKER, ""), GRACE_SECONDS)
+    ending = "finished" if code == 0 else "failed"
+    if (folder / CANCEL_FILE).exists():
+        ending = "cancelled"
+    _write(folder, {**state, "state": ending, "exit_code": code, "ended_at": utc_now()})
     return code
+
+
+def _write(folder: Path, state: dict[str, Any]) -> None:
+    write_atomic(folder / STATE_FILE, json.dumps(state).encode())
 
 
 def _adopt_orphans() -> None:
