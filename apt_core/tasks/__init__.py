@@ -5,24 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 from importlib import import_module
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from apt_core.errors import AptFileNotFoundError, AptValueError, bad_value
+from apt_core.errors import AptValueError, bad_value
 from apt_core.tasks.base import Family, TaskData
+from apt_core.tasks.source import COLUMNS, FILES, DataSource
 
 
 class TaskEntry(NamedTuple):
     """A task that ``--task`` accepts."""
 
     module: str
-    """module under ``apt_core.tasks`` with ``load(folder)``, ``load(folder, name)`` or, built in, ``load()``"""
+    """module under ``apt_core.tasks`` with ``load(source, name)`` or, built in, ``load()``"""
     needs_data: bool
     description: str
     training: dict[str, Any]
     """settings that suit the task with the offline backbone; anything the user gives goes before them"""
-    named: bool = False
-    """whether the module has several tasks and is told which"""
+    columns: tuple[str, ...] = ()
+    """fields of ``DataSource`` that say how one's own data is read; empty for a task that knows its data's form"""
 
 
 TASKS: dict[str, TaskEntry] = {
@@ -48,7 +48,7 @@ TASKS: dict[str, TaskEntry] = {
 
 _FEW_EPOCHS = {"epochs": 20, "learning_rate": 1e-2, "batch_size": 8}
 TASKS |= {
-    name: TaskEntry("superglue", True, description, {**_FEW_EPOCHS, "max_length": max_length}, named=True)
+    name: TaskEntry("superglue", True, description, {**_FEW_EPOCHS, "max_length": max_length})
     for name, description, max_length in (
         ("boolq", "yes or no to a question about a passage (SuperGLUE)", 256),
         ("cb", "whether a premise entails a hypothesis, contradicts it or neither (SuperGLUE)", 128),
@@ -58,39 +58,106 @@ TASKS |= {
     )
 }
 
+TASKS |= {
+    name: TaskEntry(module, True, description, {}, (*columns, "validation_fraction"))
+    for name, module, description, columns in (
+        (
+            "text-classification",
+            "text_columns",
+            "your own texts, or pairs of texts, with a class each",
+            ("text_column", "text_pair_column", "label_column"),
+        ),
+        (
+            "token-classification",
+            "token_columns",
+            "your own tokens with a tag each",
+            ("tokens_column", "tags_column", "tag_scheme"),
+        ),
+        (
+            "causal-lm",
+            "prompt_columns",
+            "your own texts, or prompts and how they go on, for a decoder",
+            ("text_column", "prompt_column", "target_column"),
+        ),
+        (
+            "seq2seq-lm",
+            "prompt_columns",
+            "your own texts and what to write from them, for an encoder-decoder",
+            ("prompt_column", "target_column"),
+        ),
+    )
+}
+
 _FAMILIES = {
     "sequence-classification": ("sentence_classification", "SentenceClassification"),
     "token-classification": ("token_classification", "TokenClassification"),
     "multiple-choice": ("multiple_choice", "MultipleChoice"),
+    "causal-lm": ("causal_lm", "CausalLM"),
+    "seq2seq-lm": ("seq2seq_lm", "Seq2SeqLM"),
 }
 
 
-def load_task(name: str, data_dir: str | Path | None = None) -> TaskData:
+def load_task(name: str, source: DataSource = DataSource()) -> TaskData:  # noqa: B008  (immutable)
     """The text and labels of a task.
 
     Args:
         name: a key of ``TASKS``.
-        data_dir: folder with the task's files, or with a folder of the task's name; built-in tasks need none.
+        source: where the data is, and for one's own data which columns hold what; built-in tasks need none.
 
     Raises:
-        AptValueError: if the task is unknown, needs a ``data_dir``, or a file is malformed (file and line named).
+        AptValueError: if the task is unknown, does not read what ``source`` names, or the data is malformed (file and
+            line, or row, named).
         AptFileNotFoundError: if the folder or one of its files does not exist.
     """
     if name not in TASKS:
         raise bad_value("task", name, ", ".join(TASKS))
     entry = TASKS[name]
+    _check_source(name, entry, source)
     load: Callable[..., TaskData] = import_module(f"apt_core.tasks.{entry.module}").load
-    if not entry.needs_data:
-        return load()
-    if data_dir is None:
-        raise AptValueError(f"data-dir: task {name} reads files; give --data-dir, the folder that holds {name}/.")
-    folder = Path(data_dir).expanduser()
-    if not folder.is_dir():
-        raise AptFileNotFoundError(
-            f"data-dir: got {str(data_dir)!r}, which is not a folder; accepted: one with {name}/."
+    return load(source, name) if entry.needs_data else load()
+
+
+def infer_task(source: DataSource) -> str | None:
+    """The task of one's own data that the columns given belong to; None where they do not say.
+
+    Raises:
+        AptValueError: if they say language modelling, but not of which kind.
+    """
+    if source.label_column or source.text_pair_column:
+        return "text-classification"
+    if source.tags_column or source.tokens_column:
+        return "token-classification"
+    if source.prompt_column or source.target_column:
+        raise AptValueError(
+            "task: prompt and target suit two tasks; give --task causal-lm (decoders such as GPT-2) or "
+            "--task seq2seq-lm (encoder-decoders such as T5)."
         )
-    folder = folder / name if (folder / name).is_dir() else folder
-    return load(folder, name) if entry.named else load(folder)
+    return None
+
+
+def _check_source(name: str, entry: TaskEntry, source: DataSource) -> None:
+    """Refuses what the task would silently not read, and a task that reads data without a place."""
+    readable = {"data_dir", "dataset_name", "dataset_config_name"} if entry.needs_data else set()
+    if entry.columns:
+        readable |= {*FILES, *entry.columns}
+    unread = [field for field in source.given() if field not in readable]
+    if unread:
+        flag = f"--{unread[0].replace('_', '-')}"
+        if not entry.needs_data:
+            raise AptValueError(f"{unread[0]}: task {name} is built in and reads no data; leave {flag} out.")
+        accepted = [field for field in COLUMNS if field in entry.columns]
+        reads = ", ".join(accepted) if accepted else "data of its own form, from --data-dir or --dataset-name"
+        own = ", ".join(other for other in TASKS if TASKS[other].columns)
+        hint = "" if accepted else f" Your own data is read by --task {own.replace(', ', ' or ')}."
+        raise AptValueError(f"{unread[0]}: task {name} does not read it; it reads {reads}. Leave {flag} out.{hint}")
+    if entry.needs_data and source.place is None:
+        if entry.columns:
+            raise AptValueError(
+                f"data-dir: task {name} reads your own data; give --train-file, --data-dir or --dataset-name."
+            )
+        raise AptValueError(
+            f"data-dir: task {name} reads files; give --data-dir, the folder that holds {name}/, or --dataset-name."
+        )
 
 
 def family_of(task: TaskData) -> Family:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import chain
+from typing import Any
 
 import datasets
 import numpy as np
+import torch.nn.functional as F
 from sklearn.metrics import accuracy_score
+from torch import Tensor
 from transformers import DataCollatorForMultipleChoice, PreTrainedTokenizerBase
 
-from apt_core.tasks.base import TaskData
+from apt_core.tasks.base import Example, TaskData
+from apt_core.tasks.token_losses import first_output
 
 
 class MultipleChoice:
@@ -19,6 +23,7 @@ class MultipleChoice:
     name = "multiple-choice"
     auto_class = "AutoModelForMultipleChoice"
     metric_name = "accuracy"
+    greater_is_better = True
 
     def encode(
         self, task: TaskData, split: str, tokenizer: PreTrainedTokenizerBase, max_length: int
@@ -40,9 +45,21 @@ class MultipleChoice:
     def collator(self, tokenizer: PreTrainedTokenizerBase) -> Callable[[list[dict]], dict]:
         return DataCollatorForMultipleChoice(tokenizer)
 
-    def predictions(self, task: TaskData, split: str, logits: np.ndarray, label_ids: np.ndarray) -> list[int]:
-        return np.argmax(logits, axis=-1).tolist()
+    def reduce(self, logits: Tensor | tuple[Tensor, ...], labels: Tensor) -> Tensor:
+        return first_output(logits)
+
+    def losses(self, reduced: Tensor, labels: Tensor) -> list[float]:
+        return F.cross_entropy(reduced.float(), labels, reduction="none").tolist()
+
+    def predictions(self, task: TaskData, split: str, outputs: np.ndarray, label_ids: np.ndarray) -> list[int]:
+        return np.argmax(outputs, axis=-1).tolist()
 
     def score(self, task: TaskData, split: str, predicted: list[int]) -> dict[str, float]:
         gold = [example["label"] for example in task.splits[split]]
         return {"accuracy": float(accuracy_score(gold, predicted))}
+
+    def mean_loss(self, losses: list[float], predicted: list[int]) -> float:
+        return float(np.mean(losses))
+
+    def row(self, example: Example, predicted: int) -> dict[str, Any]:
+        return {"gold": example["label"], "predicted": predicted}

@@ -1,4 +1,4 @@
-"""SuperGLUE's tasks of one sentence or a pair: BoolQ, CB, RTE, WiC, WSC, in SuperGLUE's JSONL format.
+"""SuperGLUE's tasks of one sentence or a pair: BoolQ, CB, RTE, WiC, WSC, from JSON Lines files or a Hub dataset.
 
 Where a folder has ``dev32.jsonl``, the few-shot protocol of FewGLUE_32dev is followed: ``train.jsonl`` to train on,
 ``dev32.jsonl`` to choose the checkpoint, SuperGLUE's ``validation.jsonl`` as the test split.
@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 
 from apt_core.errors import AptFileNotFoundError, bad_value
 from apt_core.tasks.base import Example, TaskData
-from apt_core.tasks.files import read_jsonl
+from apt_core.tasks.files import check_fields
+from apt_core.tasks.named import NamedTable, read_named
+from apt_core.tasks.source import DataSource
 
 FEW_SHOT_FILE = "dev32.jsonl"
 
@@ -21,11 +23,6 @@ class _Format(NamedTuple):
     fields: dict[str, type]
     labels: tuple[str, ...]
     texts: Callable[[dict[str, Any]], tuple[str, str]]
-
-
-def _wsc_texts(row: dict[str, Any]) -> tuple[str, str]:
-    target = row["target"]
-    return row["text"], f"{target.get('span2_text', '')} refers to {target.get('span1_text', '')}"
 
 
 _NLI = ("premise", "hypothesis")
@@ -45,51 +42,50 @@ FORMATS = {
         _BOOLEAN,
         lambda row: (f"{row['word']}: {row['sentence1']}", row["sentence2"]),
     ),
-    "wsc": _Format({"text": str, "target": dict}, _BOOLEAN, _wsc_texts),
+    "wsc": _Format(
+        {"text": str, "span1_text": str, "span2_text": str},
+        _BOOLEAN,
+        lambda row: (row["text"], f"{row['span2_text']} refers to {row['span1_text']}"),
+    ),
 }
 
 
-def load(folder: Path, name: str) -> TaskData:
-    """Reads a task of ``FORMATS`` from its folder.
+def load(source: DataSource, name: str) -> TaskData:
+    """Reads a task of ``FORMATS``.
 
     Raises:
-        AptError: naming file and line, or example, if something is missing or malformed.
+        AptError: naming file and line, or row, if something is missing or malformed.
     """
-    few_shot = (folder / FEW_SHOT_FILE).is_file()
-    files = {"train": "train", "validation": "validation", "test": "test"}
-    if few_shot:
-        files = {"train": "train", "validation": "dev32", "test": "validation"}
-    splits = {}
-    for split, stem in files.items():
-        path = folder / f"{stem}.jsonl"
-        if split != "test" or path.is_file():
-            splits[split] = _read(path, FORMATS[name])
-    if few_shot and "test" not in splits:
+    tables, notes = read_named(source, name, _stems)
+    splits = {split: _examples(found, FORMATS[name]) for split, found in tables.items()}
+    return TaskData(name, "sequence-classification", FORMATS[name].labels, splits, notes=tuple(notes))
+
+
+def _stems(folder: Path) -> dict[str, str]:
+    if not (folder / FEW_SHOT_FILE).is_file():
+        return {split: split for split in ("train", "validation", "test")}
+    if not (folder / "validation.jsonl").is_file():
         raise AptFileNotFoundError(
             f"{folder / 'validation.jsonl'}: no such file; with {FEW_SHOT_FILE} it is the test split."
         )
-    return TaskData(name, "sequence-classification", FORMATS[name].labels, splits)
+    return {"train": "train", "validation": Path(FEW_SHOT_FILE).stem, "test": "validation"}
 
 
-def _read(path: Path, form: _Format) -> list[Example]:
+def _examples(found: NamedTable, form: _Format) -> list[Example]:
     examples = []
-    for number, row in enumerate(read_jsonl(path, {**form.fields, "label": object}), start=1):
-        first, second = form.texts(row)
-        where = f"{path}: example {number}: label"
-        examples.append(
-            {
-                "id": f"{path.stem}-{number}",
-                "text": first,
-                "text_pair": second,
-                "label": _label(row, form.labels, where),
-            }
-        )
+    for index, row in enumerate(found.table.rows):
+        where = found.table.where(index)
+        nested = row.get("target")  # SuperGLUE's own WSC files keep the spans in there, the Hub beside the text
+        flat = {**row, **nested} if isinstance(nested, dict) else row
+        check_fields(flat, {**form.fields, "label": object}, where)
+        text, text_pair = form.texts(flat)
+        label = _label(flat["label"], form.labels, f"{where}: label")
+        examples.append({"id": f"{found.stem}-{index + 1}", "text": text, "text_pair": text_pair, "label": label})
     return examples
 
 
-def _label(row: dict[str, Any], labels: tuple[str, ...], where: str) -> int:
-    """SuperGLUE's own files have booleans and words, the Hub's integers."""
-    value = row["label"]
+def _label(value: Any, labels: tuple[str, ...], where: str) -> int:
+    """SuperGLUE's own files have booleans and words, the Hub's names or integers."""
     word = str(value).lower() if isinstance(value, bool | str) else None
     if word in labels:
         return labels.index(word)

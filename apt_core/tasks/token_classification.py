@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import datasets
 import numpy as np
 from nervaluate import Evaluator
+from torch import Tensor
 from transformers import DataCollatorForTokenClassification, PreTrainedTokenizerBase
 
-from apt_core.tasks.base import TaskData
+from apt_core.tasks.base import Example, TaskData
 from apt_core.tasks.tags import well_formed
-
-IGNORED_LABEL = -100
+from apt_core.tasks.token_losses import IGNORED_LABEL, first_output, mean_losses, token_losses
 
 
 class TokenClassification:
@@ -25,6 +26,7 @@ class TokenClassification:
     name = "token-classification"
     auto_class = "AutoModelForTokenClassification"
     metric_name = "entity_f1"
+    greater_is_better = True
 
     def encode(
         self, task: TaskData, split: str, tokenizer: PreTrainedTokenizerBase, max_length: int
@@ -54,9 +56,15 @@ class TokenClassification:
     def collator(self, tokenizer: PreTrainedTokenizerBase) -> Callable[[list[dict]], dict]:
         return DataCollatorForTokenClassification(tokenizer)
 
-    def predictions(self, task: TaskData, split: str, logits: np.ndarray, label_ids: np.ndarray) -> list[list[str]]:
+    def reduce(self, logits: Tensor | tuple[Tensor, ...], labels: Tensor) -> Tensor:
+        return first_output(logits)
+
+    def losses(self, reduced: Tensor, labels: Tensor) -> list[float]:
+        return mean_losses(token_losses(reduced, labels), labels)
+
+    def predictions(self, task: TaskData, split: str, outputs: np.ndarray, label_ids: np.ndarray) -> list[list[str]]:
         predicted = []
-        for example, best, labels in zip(task.splits[split], np.argmax(logits, axis=-1), label_ids, strict=True):
+        for example, best, labels in zip(task.splits[split], np.argmax(outputs, axis=-1), label_ids, strict=True):
             tags = [task.labels[label] for label in best[labels != IGNORED_LABEL]]
             predicted.append(tags + ["O"] * (len(example["tags"]) - len(tags)))
         return predicted
@@ -71,6 +79,12 @@ class TokenClassification:
         by_type = {name: found["strict"].f1 for name, found in result["entities"].items()}
         scores |= {f"entity_f1_{name}": by_type.get(name, 0.0) for name in types}
         return {name: float(value) for name, value in scores.items()}
+
+    def mean_loss(self, losses: list[float], predicted: list[list[str]]) -> float:
+        return float(np.nanmean(losses))
+
+    def row(self, example: Example, predicted: list[str]) -> dict[str, Any]:
+        return {"gold": example["tags"], "predicted": predicted}
 
 
 def _visible_words(words: set[str], tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:

@@ -6,6 +6,8 @@ import warnings
 
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from seqeval.metrics import classification_report, f1_score, precision_score, recall_score
@@ -118,6 +120,45 @@ def test_choices_are_encoded_and_padded_together(tokenizer):
     assert batch["input_ids"].shape == (3, 2, 8)
     assert batch["labels"].tolist() == [0, 1, 1]
     assert family.score(task, "train", [0, 1, 0])["accuracy"] == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize("task", [sentences([2, 0]), choices([1, 0])], ids=["sentences", "choices"])
+def test_reduce_keeps_the_logits_and_losses_are_cross_entropy(task):
+    family = family_of(task)
+    torch.manual_seed(0)
+    logits = torch.randn(2, len(task.labels) or 2)
+    labels = torch.tensor([example["label"] for example in task.splits["train"]])
+    assert family.reduce(logits, labels) is logits
+    assert family.reduce((logits, torch.zeros(2, 7, 4)), labels) is logits
+    losses = family.losses(logits, labels)
+    assert losses == pytest.approx([F.cross_entropy(logits[row], labels[row]).item() for row in range(2)])
+    assert family.mean_loss(losses, [0, 0]) == pytest.approx(F.cross_entropy(logits, labels).item())
+
+
+def test_losses_of_tags_are_means_over_words_and_nan_without_any():
+    family = family_of(tagged([["O"]]))
+    torch.manual_seed(0)
+    logits, labels = torch.randn(3, 4, len(LABELS)), torch.tensor([[-100, 0, 3, 1], [2, -100, -100, -100], [-100] * 4])
+    assert family.reduce((logits, "attentions"), labels) is logits
+    losses = family.losses(logits, labels)
+    assert losses[:2] == pytest.approx([F.cross_entropy(logits[row], labels[row]).item() for row in (0, 1)])
+    assert np.isnan(losses[2])
+    assert family.mean_loss(losses, []) == pytest.approx(np.mean(losses[:2]))
+
+
+@pytest.mark.parametrize(
+    ("task", "guess", "row"),
+    [
+        (sentences([2, 0]), 1, {"gold": 2, "predicted": 1}),
+        (choices([1, 0]), 0, {"gold": 1, "predicted": 0}),
+        (tagged([["O", "B-a"]]), ["O", "O"], {"gold": ["O", "B-a"], "predicted": ["O", "O"]}),
+    ],
+    ids=["sentences", "choices", "tags"],
+)
+def test_row_holds_gold_and_predicted_and_higher_scores_are_better(task, guess, row):
+    family = family_of(task)
+    assert family.row(task.splits["train"][0], guess) == row
+    assert family.greater_is_better
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,9 @@ def write(path, content: str | bytes):
 
 def test_read_jsonl_passes_over_empty_lines_and_byte_order_mark(tmp_path):
     path = write(tmp_path / "a.jsonl", '\ufeff{"x": 1}\r\n\r\n{"x": 2}')
-    assert [row["x"] for row in read_jsonl(path, {"x": int})] == [1, 2]
+    table = read_jsonl(path, {"x": int})
+    assert [row["x"] for row in table.rows] == [1, 2]
+    assert table.where(1) == f"{path}:3"
 
 
 @pytest.mark.parametrize(
@@ -29,6 +31,8 @@ def test_read_jsonl_passes_over_empty_lines_and_byte_order_mark(tmp_path):
         ("", r"a\.jsonl: holds no example"),
         ("\n \n", r"a\.jsonl: holds no example"),
         (b'{"x": 1}\n{"x": "\xff"}\n', r"a\.jsonl:2: .*UTF-8"),
+        ('{"x": 1}\n{"x": 1, "y": "\\ud83d"}\n', r"a\.jsonl:2: .*whole characters"),
+        ("[" * 100_000, r"a\.jsonl:1: got .*recursion"),
     ],
 )
 def test_read_jsonl_with_a_malformed_line_names_file_and_line(tmp_path, content, message):
@@ -51,17 +55,30 @@ def test_read_of_a_missing_file_raises(tmp_path):
     ],
 )
 def test_read_conll_reads_sentences_whatever_the_line_ends(tmp_path, content):
-    first, second = read_conll(write(tmp_path / "a.conll", content))
-    assert (first.tokens, first.tags) == (["Paris", "!"], ["B-location", "O"])
-    assert (second.tokens, second.tags) == (["Hi"], ["O"])
+    table = read_conll(write(tmp_path / "a.conll", content), tag_column=1)
+    assert table.rows == [
+        {"tokens": ["Paris", "!"], "tags": ["B-location", "O"]},
+        {"tokens": ["Hi"], "tags": ["O"]},
+    ]
+
+
+def test_read_conll_takes_columns_from_either_end(tmp_path):
+    path = write(tmp_path / "a.conll", "1 Paris NNP B-LOC\n2 # SYM O\n")
+    (row,) = read_conll(path, token_column=1, tag_column=-1).rows
+    assert row == {"tokens": ["Paris", "#"], "tags": ["B-LOC", "O"]}
+    assert read_conll(path, token_column=-3, tag_column=2).rows[0]["tags"] == ["NNP", "SYM"]
+
+
+def test_read_conll_names_the_line_of_each_token(tmp_path):
+    table = read_conll(write(tmp_path / "a.conll", "a O\n\nb O\nc O\n"))
+    assert table.where(1, 1) == f"{tmp_path / 'a.conll'}:4"
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("Paris\tB-location\nHi\n", r"a\.conll:2: got 'Hi'; accepted: a token and its tag"),
-        ("Paris\tlocation\n", r"a\.conll:1: .*an IOB2 tag"),
-        ("Paris\tB-\n", r"a\.conll:1: .*an IOB2 tag"),
+        ("Paris\tB-location\nHi\n", r"a\.conll:2: got 'Hi'; accepted: a token in column 0 and its tag in column -1"),
+        ("Paris\t\n", r"a\.conll:1"),
         ("\tO\n", r"a\.conll:1"),
         ("\n\n", r"a\.conll: holds no sentence"),
         (b"Caf\xe9\tO\n", r"a\.conll:1: .*UTF-8"),

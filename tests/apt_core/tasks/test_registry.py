@@ -9,6 +9,7 @@ import pytest
 
 from apt_core.errors import AptError
 from apt_core.tasks import load_task
+from apt_core.tasks.source import DataSource
 
 COPA = '{"premise": "It rained.", "choice1": "Wet.", "choice2": "Dry.", "question": "effect", "label": 0, "idx": 7}\n'
 COPA_CAUSE = COPA.replace("effect", "cause").replace('"label": 0', '"label": 1').replace("7", "8")
@@ -25,12 +26,12 @@ def write_copa(folder, lines: str = COPA + COPA_CAUSE, splits: tuple[str, ...] =
 @pytest.mark.parametrize("inside", [True, False])
 def test_load_task_finds_the_tasks_folder_or_its_parent(tmp_path, inside):
     folder = write_copa(tmp_path / "copa")
-    task = load_task("copa", folder if inside else tmp_path)
+    task = load_task("copa", DataSource(data_dir=str(folder if inside else tmp_path)))
     assert {split: len(rows) for split, rows in task.splits.items()} == {"train": 2, "validation": 2, "test": 2}
 
 
 def test_copa_example_joins_premise_and_question(tmp_path):
-    effect, cause = load_task("copa", write_copa(tmp_path)).splits["train"]
+    effect, cause = load_task("copa", DataSource(data_dir=str(write_copa(tmp_path)))).splits["train"]
     assert effect == {
         "id": "train-7",
         "context": "It rained. What happened as a result?",
@@ -41,7 +42,9 @@ def test_copa_example_joins_premise_and_question(tmp_path):
 
 
 def test_copa_without_test_split_has_none(tmp_path):
-    assert set(load_task("copa", write_copa(tmp_path, splits=("train", "validation"))).splits) == {
+    assert set(
+        load_task("copa", DataSource(data_dir=str(write_copa(tmp_path, splits=("train", "validation"))))).splits
+    ) == {
         "train",
         "validation",
     }
@@ -57,13 +60,13 @@ def test_copa_without_test_split_has_none(tmp_path):
 )
 def test_copa_with_an_unusable_example_says_where(tmp_path, lines, message):
     with pytest.raises(AptError, match=message):
-        load_task("copa", write_copa(tmp_path, lines))
+        load_task("copa", DataSource(data_dir=str(write_copa(tmp_path, lines))))
 
 
 def test_wnut17_labels_are_iob2_tags_with_o_first(tmp_path):
     for split in ("train", "validation"):
         (tmp_path / f"{split}.conll").write_text(CONLL)
-    task = load_task("wnut17", tmp_path)
+    task = load_task("wnut17", DataSource(data_dir=str(tmp_path)))
     assert task.labels == ("O", "B-location", "I-location")
     assert task.splits["train"][1] == {"id": "train-3", "tokens": ["Hi"], "tags": ["O"]}
 
@@ -78,18 +81,20 @@ def test_wnut17_labels_are_iob2_tags_with_o_first(tmp_path):
 )
 def test_load_task_with_bad_arguments_raises(name, data_dir, message):
     with pytest.raises(AptError, match=message):
-        load_task(name, data_dir)
+        load_task(name, DataSource(data_dir=data_dir))
 
 
 def test_load_task_of_a_folder_without_the_files_names_the_first(tmp_path):
     with pytest.raises(AptError, match=r"train\.jsonl: no such file"):
-        load_task("copa", tmp_path)
+        load_task("copa", DataSource(data_dir=str(tmp_path)))
 
 
 def test_fingerprint_changes_with_one_letter(tmp_path):
-    one = load_task("copa", write_copa(tmp_path / "a"))
-    same = load_task("copa", write_copa(tmp_path / "b"))
-    other = load_task("copa", write_copa(tmp_path / "c", (COPA + COPA_CAUSE).replace("Wet", "Web")))
+    one = load_task("copa", DataSource(data_dir=str(write_copa(tmp_path / "a"))))
+    same = load_task("copa", DataSource(data_dir=str(write_copa(tmp_path / "b"))))
+    other = load_task(
+        "copa", DataSource(data_dir=str(write_copa(tmp_path / "c", (COPA + COPA_CAUSE).replace("Wet", "Web"))))
+    )
     assert one.fingerprint() == same.fingerprint() != other.fingerprint()
 
 
