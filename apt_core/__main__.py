@@ -1,4 +1,4 @@
-"""The command line: ``python -m apt_core train | retrain | evaluate | export | jobs``."""
+"""The command line: ``python -m apt_core train | retrain | evaluate | export | import | push | jobs``."""
 
 from __future__ import annotations
 
@@ -6,19 +6,20 @@ import json
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from apt_core import options
 from apt_core.command_line import run_typer
-from apt_core.config import AptConfig, TrainSettings, canonical_name, parse_prefix_lengths
+from apt_core.config import AptConfig, TrainSettings, parse_prefix_lengths
 from apt_core.errors import bad_value
 from apt_core.jobs.commands import jobs_app
+from apt_core.processes import num_ranks
+from apt_core.resume import resumed_job
 from apt_core.run_format import RunInfo, check_new_folder, next_run_folder
-from apt_core.tasks import TASKS
-
-if TYPE_CHECKING:
-    from apt_core.train import TrainJob
+from apt_core.tasks import TASKS, infer_task
+from apt_core.tasks.source import DataSource
 
 app = typer.Typer(
     help="Adaptive prefix tuning of a frozen Hugging Face model, with every gate recorded.",
@@ -29,140 +30,187 @@ app = typer.Typer(
 app.add_typer(jobs_app, name="jobs")
 
 RUNS_ROOT = Path("runs")
-
-DataDir = Annotated[
-    str | None,
-    typer.Option(help="folder with the task's files, or with a folder of the task's name; built-in tasks need none"),
-]
-Epochs = Annotated[int | None, typer.Option(help="passes over the training split [default: the task's own]")]
-LearningRate = Annotated[
-    float | None, typer.Option("--lr", help="peak learning rate of prefix, gates and head [default: the task's own]")
-]
-BatchSize = Annotated[int | None, typer.Option(help="examples per step and device [default: the task's own]")]
-Seed = Annotated[int | None, typer.Option(help="seed of initialisation, data order and dropout [default: 1]")]
-Device = Annotated[str | None, typer.Option(help="auto (a GPU where there is one), cpu or cuda [default: auto]")]
-AsJson = Annotated[bool, typer.Option("--json", help="print the result as one JSON object on stdout")]
-Debug = Annotated[bool, typer.Option("--debug", help="show the traceback of an error")]
+DEFAULT_TASK = "pydoc-topic"
 
 
 @app.command("train")
 def train_command(
     context: typer.Context,
-    task: Annotated[str, typer.Option(help="one of: " + ", ".join(TASKS))] = "pydoc-topic",
-    data_dir: DataDir = None,
+    task: Annotated[
+        str | None,
+        typer.Option(help="one of: " + ", ".join(TASKS) + " [default: what the columns say, or pydoc-topic]"),
+    ] = None,
+    data_dir: options.DataDir = None,
+    dataset_name: options.DatasetName = None,
+    dataset_config_name: options.DatasetConfigName = None,
+    train_file: options.TrainFile = None,
+    validation_file: options.ValidationFile = None,
+    test_file: options.TestFile = None,
+    text_column: options.TextColumn = None,
+    text_pair_column: options.TextPairColumn = None,
+    label_column: options.LabelColumn = None,
+    tokens_column: options.TokensColumn = None,
+    tags_column: options.TagsColumn = None,
+    tag_scheme: options.TagScheme = None,
+    prompt_column: options.PromptColumn = None,
+    target_column: options.TargetColumn = None,
+    validation_fraction: options.ValidationFraction = None,
     out: Annotated[
         Path | None, typer.Option(help="new folder for the run [default: runs/<task>-<method>-<number>]")
     ] = None,
     model: Annotated[
         str, typer.Option(help="backbone: a folder, a Hub name, or minilm, which needs no download")
     ] = "minilm",
-    num_virtual_tokens: Annotated[int | None, typer.Option(help="virtual tokens in every layer [default: 16]")] = None,
-    prefix_lengths: Annotated[
-        str | None,
-        typer.Option(help="virtual tokens per layer instead, such as 4,0,8,8,2,2; 0 leaves a layer as it is"),
+    num_virtual_tokens: options.NumVirtualTokens = None,
+    prefix_lengths: options.PrefixLengths = None,
+    init_adapter: Annotated[
+        Path | None,
+        typer.Option(help="start from this adapter: one of ours, or of PEFT's prefix tuning [default: random values]"),
     ] = None,
-    shift_positions: Annotated[
-        bool, typer.Option("--shift-positions", help="count virtual tokens as positions, which PEFT does: for export")
-    ] = False,
-    token_gate: Annotated[
-        str, typer.Option(help="hidden (from the hidden state), static (one learned value per token) or none")
-    ] = "hidden",
-    layer_scale: Annotated[
-        bool, typer.Option("--layer-scale/--no-layer-scale", help="a learned multiplier of each layer's prefix")
-    ] = True,
-    epochs: Epochs = None,
-    lr: LearningRate = None,
-    batch_size: BatchSize = None,
-    max_length: Annotated[
-        int | None, typer.Option(help="sub-words per text; longer ones are cut [default: the task's own]")
-    ] = None,
-    seed: Seed = None,
-    shots: Annotated[
-        int | None, typer.Option(help="training examples per class (in all where there are no classes) [default: all]")
-    ] = None,
-    device: Device = None,
+    token_gate: options.TokenGate = None,
+    gate_pooling: options.GatePooling = None,
+    layer_scale: options.LayerScale = None,
+    attention: options.Attention = None,
+    init_std: options.InitStd = None,
+    gate_init: options.GateInit = None,
+    gate_init_std: options.GateInitStd = None,
+    prefix_projection: options.PrefixProjection = None,
+    encoder_hidden_size: options.EncoderHiddenSize = None,
+    prefix_dropout: options.PrefixDropout = None,
+    shift_positions: options.ShiftPositions = None,
+    epochs: options.Epochs = None,
+    learning_rate: options.LearningRate = None,
+    prefix_learning_rate: options.PrefixLearningRate = None,
+    gate_learning_rate: options.GateLearningRate = None,
+    head_learning_rate: options.HeadLearningRate = None,
+    batch_size: options.BatchSize = None,
+    gradient_accumulation_steps: options.GradientAccumulationSteps = None,
+    optim: options.Optim = None,
+    warmup_ratio: options.WarmupRatio = None,
+    weight_decay: options.WeightDecay = None,
+    backbone_dropout: options.BackboneDropout = None,
+    max_length: options.MaxLength = None,
+    seed: options.Seed = None,
+    shots: options.Shots = None,
+    device: options.Device = None,
+    dtype: options.Dtype = None,
+    bf16: options.Bf16 = None,
+    gradient_checkpointing: options.GradientCheckpointing = None,
+    torch_compile: options.TorchCompile = None,
+    snapshot_steps: options.SnapshotSteps = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="go on with the interrupted run in --out, with its own settings")
     ] = False,
-    as_json: AsJson = False,
-    debug: Debug = False,
+    as_json: options.AsJson = False,
+    debug: options.Debug = False,
 ) -> None:
-    """Train prefixes and gates on a task and record the gates of every step."""
-    given = {
-        "epochs": epochs, "learning_rate": lr, "batch_size": batch_size, "max_length": max_length,
-        "seed": seed, "shots": shots, "device": device,
-    }  # fmt: skip
+    """Train prefixes and gates on a task and record the gates of every step.
+
+    Settings that are not given are the task's own, or else: 4 epochs, --lr 0.005, --batch-size 16, --max-length 128,
+    --seed 1, AdamW, float32. Several processes: torchrun --nproc-per-node N -m apt_core train ...
+    """
+    data = options.given_settings(context, DataSource)
+    task = task or infer_task(data) or (None if data.place else DEFAULT_TASK)
     if task not in TASKS:
-        raise bad_value("task", task, ", ".join(TASKS))
-    if num_virtual_tokens is not None and prefix_lengths is not None:
-        raise bad_value("prefix-lengths", prefix_lengths, "either --num-virtual-tokens or --prefix-lengths")
-    lengths = {"prefix_lengths": parse_prefix_lengths(prefix_lengths)} if prefix_lengths is not None else {}
-    if num_virtual_tokens is not None:
-        lengths["num_virtual_tokens"] = num_virtual_tokens
-    apt = AptConfig(token_gate=token_gate, layer_scale=layer_scale, shift_positions=shift_positions, **lengths)
-    settings = TrainSettings(
-        **{**TASKS[task].training, **{name: value for name, value in given.items() if value is not None}}
-    )
+        hint = "" if task else "Add --task for the data that was named."
+        raise bad_value("task", task, ", ".join(TASKS), hint)
+    options.check_lengths(context)
+    apt = options.given_settings(context, AptConfig)
+    settings = options.given_settings(context, TrainSettings, TASKS[task].training)
     if resume and out is None:
         raise bad_value("out", None, "the folder of the interrupted run", "Add --out with --resume.")
     out = out or next_run_folder(RUNS_ROOT, f"{task}-{method_slug(apt)}")
 
+    from apt_core.start import AdapterStart, adapter_config
     from apt_core.train import TrainJob, check_output, train
 
     check_output(out, resume)
+    start = None
+    if init_adapter is not None:
+        given = options.typed_names(context) & AptConfig.model_fields.keys()
+        apt = adapter_config(init_adapter, apt, given)
+        start = AdapterStart(init_adapter)
     job = TrainJob(
-        task=task, out=out, model=model, apt=apt, training=settings, data_dir=data_dir, command=_command_line()
+        task=task, out=out, model=model, apt=apt, training=settings, data=data, command=command_line(), start=start
     )
     if resume:
-        given_flags = {name for name in context.params if context.get_parameter_source(name).name == "COMMANDLINE"}
-        job = resumed_job(job, TrainJob.from_run(out), given_flags)
+        job = resumed_job(job, TrainJob.from_run(out), options.typed_names(context))
     report(train(job, resume=resume, say=_say), out, as_json)
 
 
 @app.command("retrain")
 def retrain_command(
+    context: typer.Context,
     run: Annotated[Path, typer.Argument(help="run folder whose task, backbone and settings are taken")],
     prefix_lengths: Annotated[
         str, typer.Option(help="virtual tokens per layer, such as 4,0,8,8,2,2; 0 leaves a layer as it is")
     ],
     out: Annotated[Path | None, typer.Option(help="new folder for the run [default: <run>-pruned-<number>]")] = None,
-    data_dir: DataDir = None,
-    epochs: Annotated[int | None, typer.Option(help="passes over the training split [default: as in RUN]")] = None,
-    lr: Annotated[float | None, typer.Option("--lr", help="peak learning rate [default: as in RUN]")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="examples per step and device [default: as in RUN]")] = None,
-    seed: Annotated[int | None, typer.Option(help="seed [default: as in RUN]")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda [default: as in RUN]")] = None,
-    as_json: AsJson = False,
-    debug: Debug = False,
+    init: Annotated[
+        str,
+        typer.Option(
+            help="what the kept tokens start from: scratch (random values), warm (their values at RUN's end) or "
+            "rewind:STEP (at an early step that RUN kept)"
+        ),
+    ] = "scratch",
+    data_dir: options.DataDir = None,
+    dataset_name: options.DatasetName = None,
+    train_file: options.TrainFile = None,
+    validation_file: options.ValidationFile = None,
+    test_file: options.TestFile = None,
+    epochs: options.Epochs = None,
+    learning_rate: options.LearningRate = None,
+    prefix_learning_rate: options.PrefixLearningRate = None,
+    gate_learning_rate: options.GateLearningRate = None,
+    head_learning_rate: options.HeadLearningRate = None,
+    batch_size: options.BatchSize = None,
+    gradient_accumulation_steps: options.GradientAccumulationSteps = None,
+    seed: options.Seed = None,
+    device: options.Device = None,
+    as_json: options.AsJson = False,
+    debug: options.Debug = False,
 ) -> None:
-    """Train a run's task again with other prefix lengths."""
+    """Train a run's task again with other prefix lengths. Settings that are not given are those of RUN."""
     lengths = parse_prefix_lengths(prefix_lengths)
     out = out or next_run_folder(run.resolve().parent, f"{run.resolve().name}-pruned")
 
     from apt_core.retrain import retrain
-    from apt_core.train import check_output
+    from apt_core.train import TrainJob, check_output
 
     check_output(out, resume=False)
+    training = {name: value for name, value in context.params.items() if name in TrainSettings.model_fields}
     info = retrain(
-        run, out, lengths, data_dir=data_dir, command=_command_line(), say=_say,
-        epochs=epochs, learning_rate=lr, batch_size=batch_size, seed=seed, device=device,
-    )  # fmt: skip
+        run,
+        out,
+        lengths,
+        init=init,
+        data=options.moved(TrainJob.from_run(run).data, context),
+        command=command_line(),
+        say=_say,
+        **training,
+    )
     report(info, out, as_json)
 
 
 @app.command("evaluate")
 def evaluate_command(
+    context: typer.Context,
     run: Annotated[Path, typer.Argument(help="folder of a finished run")],
     split: Annotated[str, typer.Option(help="validation or test")] = "test",
-    data_dir: DataDir = None,
-    device: Device = None,
-    as_json: AsJson = False,
-    debug: Debug = False,
+    data_dir: options.DataDir = None,
+    dataset_name: options.DatasetName = None,
+    train_file: options.TrainFile = None,
+    validation_file: options.ValidationFile = None,
+    test_file: options.TestFile = None,
+    device: options.Device = None,
+    as_json: options.AsJson = False,
+    debug: options.Debug = False,
 ) -> None:
     """Measure a finished run on a split and note the result in its run.json."""
     from apt_core.evaluate_run import evaluate_run
+    from apt_core.train import TrainJob
 
-    metrics = evaluate_run(run, split, data_dir=data_dir, device=device)
+    metrics = evaluate_run(run, split, data=options.moved(TrainJob.from_run(run).data, context), device=device)
     if as_json:
         print(json.dumps({"run": str(run), "split": split, "metrics": metrics}))
     else:
@@ -175,7 +223,7 @@ def export_command(
     run: Annotated[Path, typer.Argument(help="folder of a finished run with static gates, or none, and equal lengths")],
     out: Annotated[Path, typer.Option(help="new folder for the adapter")],
     format_name: Annotated[str, typer.Option("--format", help="peft: a stock PREFIX_TUNING adapter")] = "peft",
-    debug: Debug = False,
+    debug: options.Debug = False,
 ) -> None:
     """Write a run's adapter in the format of another library, after checking that its outputs are equal there."""
     if format_name != "peft":
@@ -189,35 +237,43 @@ def export_command(
     print(f"{out}: load it with peft.PeftModel.from_pretrained(backbone, {str(out)!r})")
 
 
-def resumed_job(asked: TrainJob, earlier: TrainJob, given_flags: set[str]) -> TrainJob:
-    """The job of the interrupted run, if nothing that was typed contradicts it.
+@app.command("import")
+def import_command(
+    adapter: Annotated[Path, typer.Argument(help="folder that PEFT's prefix tuning saved")],
+    out: Annotated[Path, typer.Option(help="new folder for the adapter in this project's format")],
+    model: Annotated[
+        str | None, typer.Option(help="the backbone it was trained on [default: the one it names]")
+    ] = None,
+    debug: options.Debug = False,
+) -> None:
+    """Turn a PEFT prefix tuning adapter into one of ours, after checking that its outputs are equal.
 
-    Raises:
-        AptValueError: naming the first flag whose value is not the run's.
+    To train on from one, with gates put on top: train --init-adapter ADAPTER.
     """
-    names = {"lr": "learning_rate"}
-    num_layers = len(earlier.apt.prefix_lengths)
-    values = {
-        **{name: (getattr(asked, name), getattr(earlier, name)) for name in ("task", "data_dir", "model")},
-        "model": (canonical_name(asked.model), canonical_name(earlier.model)),
-        "token_gate": (asked.apt.token_gate, earlier.apt.token_gate),
-        "layer_scale": (asked.apt.layer_scale, earlier.apt.layer_scale),
-        "shift_positions": (asked.apt.shift_positions, earlier.apt.shift_positions),
-        "num_virtual_tokens": (asked.apt.lengths(num_layers), earlier.apt.prefix_lengths),
-        "prefix_lengths": (asked.apt.lengths(num_layers), earlier.apt.prefix_lengths),
-        **{
-            flag: (getattr(asked.training, field), getattr(earlier.training, field))
-            for flag, field in ((flag, names.get(flag, flag)) for flag in given_flags)
-            if hasattr(asked.training, field)
-        },
-    }
-    for flag in sorted(given_flags & values.keys()):
-        typed, recorded = values[flag]
-        if typed != recorded:
-            raise bad_value(
-                flag.replace("_", "-"), typed, f"{recorded!r}, as in the run that is resumed", "Leave the flag out."
-            )
-    return earlier
+    check_new_folder(out)
+
+    from apt_core.peft_adapter import import_adapter
+    from apt_core.train import quiet_transformers
+
+    quiet_transformers()
+    import_adapter(adapter, out, model=model, say=_say)
+    print(f"{out}: load it with apt_core.AptModel.from_pretrained({str(out)!r})")
+
+
+@app.command("push")
+def push_command(
+    run: Annotated[Path, typer.Argument(help="folder of a finished run")],
+    repo_id: Annotated[str, typer.Argument(help="user/name on the Hugging Face Hub; made if it does not exist")],
+    private: Annotated[bool, typer.Option("--private", help="a repository that is made is for you only")] = False,
+    debug: options.Debug = False,
+) -> None:
+    """Upload a run's adapter, with a model card that tells its results, to the Hugging Face Hub.
+
+    Uses the token of 'hf auth login' or HF_TOKEN. Neither predictions nor text of the data are uploaded.
+    """
+    from apt_core.push_run import push_run
+
+    print(push_run(run, repo_id, private=private))
 
 
 def method_slug(config: AptConfig) -> str:
@@ -228,8 +284,10 @@ def method_slug(config: AptConfig) -> str:
     return f"apt{gate}{'' if config.layer_scale else '-no-scale'}"
 
 
-def report(info: RunInfo, out: Path, as_json: bool) -> None:
-    """Prints the result of a training, and what to do next."""
+def report(info: RunInfo | None, out: Path, as_json: bool) -> None:
+    """Prints the result of a training, and what to do next; None in a process that does not speak."""
+    if info is None:
+        return
     metrics = info.metrics["validation"]
     if as_json:
         result = {
@@ -252,12 +310,14 @@ def report(info: RunInfo, out: Path, as_json: bool) -> None:
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr)
+    print(line, file=sys.stderr, flush=True)
 
 
-def _command_line() -> str:
+def command_line() -> str:
+    """What was typed, such that typing it again makes the same run."""
+    launcher = ["torchrun", "--nproc-per-node", str(num_ranks())] if num_ranks() > 1 else ["python"]
     return shlex.join(
-        ["python", "-m", "apt_core", *(word for word in sys.argv[1:] if word not in ("--json", "--debug"))]
+        [*launcher, "-m", "apt_core", *(word for word in sys.argv[1:] if word not in ("--json", "--debug"))]
     )
 
 

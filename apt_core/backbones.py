@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import transformers
+from torch import nn
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from apt_core.config import OFFLINE_BACKBONE, canonical_name
@@ -58,12 +59,13 @@ def resolve_backbone(name: str) -> str:
     return name
 
 
-def load_backbone(name: str, auto_class: str, **head: object) -> Backbone:
+def load_backbone(name: str, auto_class: str, *, dtype: str = "auto", **head: object) -> Backbone:
     """Loads a backbone with the head of ``auto_class``.
 
     Args:
         name: a folder, a Hub name, or ``minilm``.
         auto_class: a transformers class with ``from_pretrained``, such as ``AutoModelForTokenClassification``.
+        dtype: of the weights, such as bfloat16; auto: as in the checkpoint.
         head: settings of the head, such as ``id2label``.
 
     Raises:
@@ -73,7 +75,7 @@ def load_backbone(name: str, auto_class: str, **head: object) -> Backbone:
     if loader is None or not hasattr(loader, "from_pretrained"):
         raise AptValueError(f"architecture: got {auto_class!r}; accepted: the name of a transformers model class.")
     try:
-        model, loading = loader.from_pretrained(resolve_backbone(name), output_loading_info=True, **head)
+        model, loading = loader.from_pretrained(resolve_backbone(name), output_loading_info=True, dtype=dtype, **head)
     except (OSError, ValueError) as problem:
         raise _not_loadable(name, problem) from problem
     model.config.name_or_path = canonical_name(name)
@@ -82,15 +84,39 @@ def load_backbone(name: str, auto_class: str, **head: object) -> Backbone:
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
-    """Loads the backbone's tokenizer.
+    """Loads the backbone's tokenizer; one without a padding token, as GPT-2's, pads with its end-of-text token.
 
     Raises:
-        AptValueError: if transformers cannot load it, or it has no padding token.
+        AptValueError: if transformers cannot load it, or it has neither token.
     """
     try:
-        return AutoTokenizer.from_pretrained(resolve_backbone(name))
-    except (OSError, ValueError) as problem:
+        tokenizer = AutoTokenizer.from_pretrained(resolve_backbone(name))
+    except (OSError, ValueError, KeyError) as problem:
         raise _not_loadable(name, problem) from problem
+    if tokenizer.pad_token is None:
+        if tokenizer.eos_token is None:
+            raise AptValueError(
+                f"model: got {name!r}, whose tokenizer has neither a padding nor an end-of-text token; accepted: one "
+                "with either. Set tokenizer.pad_token and save it into the model's folder."
+            )
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def pad_as(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Names the padding token where a model's config does not: classifiers on decoders read the last real token."""
+    if model.config.pad_token_id is None:
+        model.config.pad_token_id = tokenizer.pad_token_id
+
+
+def set_dropout(model: PreTrainedModel, probability: float) -> None:
+    """Sets every dropout of a backbone, in modules and in attention, to ``probability``."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = probability
+        for name, value in vars(module).items():
+            if name.endswith(("dropout", "dropout_p", "dropout_prob")) and isinstance(value, float):
+                setattr(module, name, probability)
 
 
 def _not_loadable(name: str, problem: Exception) -> AptValueError:

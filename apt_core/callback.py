@@ -13,6 +13,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from apt_core.errors import AptValueError
 from apt_core.gate_tally import GateTally
 from apt_core.model import AptModel
+from apt_core.processes import is_main_rank
 from apt_core.run_format import RunInfo, RunWriter
 
 
@@ -43,7 +44,7 @@ class GateRecorder(TrainerCallback):
         self._tally: GateTally | None = None
 
     def start(self, model: AptModel, *, resume_step: int | None = None, **fields: Any) -> None:
-        """Opens the run folder and begins to watch the gates.
+        """Opens the run folder and begins to watch the gates; of several processes only the main one writes.
 
         Args:
             model: from ``get_apt_model``.
@@ -65,17 +66,23 @@ class GateRecorder(TrainerCallback):
         }
         self._before = self._info.seconds
         self._started = time.monotonic()
-        self.writer = RunWriter(self.folder, RunInfo(**{**seen, **fields, **told}), resume_step)
+        if is_main_rank():
+            self.writer = RunWriter(self.folder, RunInfo(**{**seen, **fields, **told}), resume_step)
         self._tally = GateTally(model, training=True)
 
     def record(self, step: int) -> None:
-        """Writes the gates that the forward passes since the last call had; ``step`` counts from 1."""
-        self.writer.append_gates(step, *self._tally.average())
+        """Writes the gates that the forward passes since the last call had; ``step`` counts from 1.
+
+        Where several processes train together all must call it: the gates are those of all their batches.
+        """
+        averages = self._tally.average()
+        if self.writer is not None:
+            self.writer.append_gates(step, *averages)
 
     def close(self, error: str | None = None) -> None:
         """Ends the run: finished, or failed if ``error`` says why."""
         self._tally.close()
-        if self._keep_open:
+        if self._keep_open or self.writer is None:
             return
         if error is None:
             self.writer.finish(seconds=self.seconds)
@@ -90,15 +97,13 @@ class GateRecorder(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any
     ) -> None:
-        if state.is_world_process_zero:
-            resume_step = state.global_step if self._resume or state.global_step else None
-            self.start(model, resume_step=resume_step, seed=args.seed, total_steps=state.max_steps)
+        resume_step = state.global_step if self._resume or state.global_step else None
+        self.start(model, resume_step=resume_step, seed=args.seed, total_steps=state.max_steps)
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        if self.writer is not None:
-            self.record(state.global_step + 1)
+        self.record(state.global_step + 1)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if self.writer is not None and control.should_save:
@@ -120,8 +125,7 @@ class GateRecorder(TrainerCallback):
             self.writer.info.seconds = self.seconds
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        if self.writer is not None:
-            self.close()
+        self.close()
 
 
 def versions() -> dict[str, str]:

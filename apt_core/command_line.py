@@ -9,6 +9,7 @@ import typer
 from typer.exceptions import TyperException
 
 from apt_core.errors import AptError
+from apt_core.processes import is_main_rank
 
 
 def run_typer(app: typer.Typer) -> None:
@@ -33,5 +34,6 @@ def run_typer(app: typer.Typer) -> None:
 def _end(message: str, code: int, debug: bool) -> None:
     if debug:
         traceback.print_exc()
-    print("error: " + " ".join(message.split()), file=sys.stderr)
+    if is_main_rank() or code == 1:  # bad input is seen by every process of a training
+        print("error: " + " ".join(message.split()), file=sys.stderr)
     sys.exit(code)

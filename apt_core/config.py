@@ -68,8 +68,16 @@ class AptConfig(Settings):
     """learned multiplier of each layer's prefix (lambda in eq. 4), starts at 1"""
     init_std: float = Field(1.0, gt=0, le=10)
     """standard deviation of the normal distribution that keys and values start from (PEFT and P-tuning v2: 1)"""
+    gate_init: float = Field(0.5, gt=0, lt=1)
+    """what token gates start at (static) or near (hidden)"""
     gate_init_std: float = Field(0.02, ge=0, le=1)
-    """standard deviation that the weights of hidden token gates start from; 0 starts every gate at 1/2"""
+    """standard deviation that the weights of hidden token gates start from; 0 starts every gate at ``gate_init``"""
+    prefix_projection: bool = False
+    """train keys and values through a small network per layer (Li & Liang, 2021); only the result is kept"""
+    encoder_hidden_size: int | None = Field(None, ge=1, le=65_536)
+    """width inside that network; None: the width of the layer's keys"""
+    prefix_dropout: float = Field(0.0, ge=0, lt=1)
+    """fraction of the entries of keys and values dropped in training"""
     shift_positions: bool = False
     """count the virtual tokens as positions, as PEFT does: the text starts at position P; for equal lengths only"""
     attention: tuple[Literal["encoder", "decoder", "cross"], ...] = ("encoder", "decoder", "cross")
@@ -83,6 +91,12 @@ class AptConfig(Settings):
     def _prefix_lengths_not_empty(self) -> Self:
         if self.prefix_lengths is not None and not self.prefix_lengths:
             raise ValueError("prefix_lengths is empty; give one number of virtual tokens per layer")
+        return self
+
+    @model_validator(mode="after")
+    def _hidden_size_has_a_projection(self) -> Self:
+        if self.encoder_hidden_size is not None and not self.prefix_projection:
+            raise ValueError("encoder_hidden_size is the width inside the projection; set prefix_projection too")
         return self
 
     def lengths(self, num_layers: int) -> tuple[int, ...]:
@@ -103,18 +117,34 @@ class AptConfig(Settings):
 
 
 class TrainSettings(Settings):
-    """How it is trained. Defaults suit the offline backbone on two CPU cores."""
+    """How it is trained. Defaults suit the offline backbone on two CPU cores.
+
+    Raises:
+        AptValueError: on a value out of range or a name that is not a setting.
+    """
 
     epochs: int = Field(4, ge=1, le=10_000)
     """passes over the training split"""
     learning_rate: float = Field(5e-3, gt=0, le=1)
     """peak of the linear schedule, for prefix, gates and head"""
+    prefix_learning_rate: float | None = Field(None, gt=0, le=1)
+    """the same for keys and values alone; None: ``learning_rate``"""
+    gate_learning_rate: float | None = Field(None, gt=0, le=1)
+    """the same for token gates and layer scales alone; None: ``learning_rate``"""
+    head_learning_rate: float | None = Field(None, gt=0, le=1)
+    """the same for the task head alone; None: ``learning_rate``"""
     batch_size: int = Field(16, ge=1, le=65_536)
-    """examples per optimizer step and device"""
+    """examples per forward pass and device"""
+    gradient_accumulation_steps: int = Field(1, ge=1, le=65_536)
+    """forward passes per optimizer step"""
+    optim: str = Field("adamw_torch_fused", pattern=r"^\w+$")
+    """optimizer, by transformers' name (``TrainingArguments.optim``)"""
     warmup_ratio: float = Field(0.06, ge=0, lt=1)
     """fraction of all steps over which the learning rate rises from 0"""
     weight_decay: float = Field(0.0, ge=0, le=1)
     """AdamW's decoupled weight decay"""
+    backbone_dropout: float | None = Field(None, ge=0, lt=1)
+    """dropout of backbone and head while training; None: as the checkpoint's config has it"""
     max_length: int = Field(128, ge=4, le=1_000_000)
     """sub-words per text; longer ones are cut"""
     seed: int = Field(1, ge=0, lt=2**32)
@@ -123,6 +153,16 @@ class TrainSettings(Settings):
     """training examples per class (per split where there are no classes); None: all"""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto takes a GPU where there is one"""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """type of the frozen weights; auto: as the checkpoint has them. What is trained is always float32"""
+    bf16: bool = False
+    """compute in bfloat16 where that is safe (autocast)"""
+    gradient_checkpointing: bool = False
+    """compute activations twice instead of keeping them: less memory, more time"""
+    torch_compile: bool = False
+    """compile the model with ``torch.compile``"""
+    snapshot_steps: tuple[Annotated[int, Field(ge=1)], ...] | None = None
+    """optimizer steps after which what is trained is kept, to rewind to; None: one, after a tenth of all steps"""
 
 
 def parse_prefix_lengths(text: str | Sequence[int]) -> tuple[int, ...]:
@@ -143,6 +183,18 @@ def parse_prefix_lengths(text: str | Sequence[int]) -> tuple[int, ...]:
             raise bad_value("prefix_lengths", text, accepted)
         lengths.append(length)
     return tuple(lengths)
+
+
+def parse_steps(text: str) -> tuple[int, ...]:
+    """Reads ``"50,200"`` into ``(50, 200)``.
+
+    Raises:
+        AptValueError: if a part is not an integer over 0.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise bad_value("snapshot_steps", text, "optimizer steps from 1, separated by commas, such as 50,200")
+    return tuple(sorted({int(part) for part in parts}))
 
 
 def canonical_name(model: str) -> str:

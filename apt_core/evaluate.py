@@ -1,4 +1,4 @@
-"""Runs a trained model over one split: metrics, and per example the prediction, its loss and its gates."""
+"""Runs a trained model over one split: metrics, and per example what was predicted, its loss and its gates."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
@@ -15,17 +14,17 @@ from apt_core.gate_tally import GateTally
 from apt_core.model import AptModel
 from apt_core.tasks import family_of
 from apt_core.tasks.base import TaskData
-
-IGNORED_LABEL = -100
+from apt_core.tasks.token_losses import IGNORED_LABEL
 
 
 class Evaluation(NamedTuple):
     """Result of one split."""
 
     metrics: dict[str, float]
-    """metrics of the task's family in [0, 1], and ``loss`` (cross-entropy, nats)"""
+    """metrics of the task's family, and ``loss`` (cross-entropy, nats)"""
     predictions: list[dict[str, Any]]
-    """per example: id, gold, predicted, loss, layer_gates[L] (token gate averaged over the layer's virtual tokens)"""
+    """per example: id, what ``Family.row`` gives (gold and predicted, or tokens and right), loss (its own mean),
+    layer_gates[L] (token gate averaged over the layer's virtual tokens)"""
 
 
 def evaluate(
@@ -60,38 +59,31 @@ def evaluate(
             batch = collate([{name: encoded[index][name] for name in columns} for index in indices])
             batch = {name: value.to(model.device) for name, value in batch.items()}
             labels = batch["labels"]
-            logits = model(**batch).logits.float()
-            losses = _loss_per_example(logits, labels)
+            if not model.config.is_encoder_decoder:  # there, the decoder's input is made from them
+                del batch["labels"]  # elsewhere they only make the model compute a loss, in another copy of its logits
+            reduced = family.reduce(model(**batch).logits, labels).float()
+            losses = family.losses(reduced, labels)
             gates = _layer_gates(tally.take(), len(indices))
+            kept, label_ids = reduced.cpu().numpy(), labels.cpu().numpy()
             for row, index in enumerate(indices):
-                outputs[index] = (logits[row].cpu().numpy(), labels[row].cpu().numpy(), losses[row], gates[row])
+                outputs[index] = (kept[row], label_ids[row], losses[row], gates[row])
     model.train(was_training)
     rows = [outputs[index] for index in range(len(order))]
-    logits = _padded([row[0] for row in rows], 0.0)
+    kept = _padded([row[0] for row in rows], 0.0)
     label_ids = _padded([row[1] for row in rows], IGNORED_LABEL)
-    predicted = family.predictions(task, split, logits, label_ids)
+    predicted = family.predictions(task, split, kept, label_ids)
     metrics = family.score(task, split, predicted)
-    metrics["loss"] = float(np.nanmean([row[2] for row in rows]))
-    examples = task.splits[split]
+    metrics["loss"] = family.mean_loss([row[2] for row in rows], predicted)
     predictions = [
         {
             "id": example["id"],
-            "gold": example["tags"] if "tags" in example else example["label"],
-            "predicted": guess,
+            **family.row(example, guess),
             "loss": None if np.isnan(row[2]) else round(row[2], 6),
             "layer_gates": row[3],
         }
-        for example, guess, row in zip(examples, predicted, rows, strict=True)
+        for example, guess, row in zip(task.splits[split], predicted, rows, strict=True)
     ]
     return Evaluation(metrics, predictions)
-
-
-def _loss_per_example(logits: Tensor, labels: Tensor) -> list[float]:
-    """Cross-entropy in nats, averaged over the labelled positions of an example; NaN where there is none."""
-    if labels.dim() == 1:
-        return F.cross_entropy(logits, labels, reduction="none").tolist()
-    losses = F.cross_entropy(logits.transpose(1, 2), labels, reduction="none", ignore_index=IGNORED_LABEL)
-    return (losses.sum(dim=1) / (labels != IGNORED_LABEL).sum(dim=1)).tolist()
 
 
 def _layer_gates(taken: list[Tensor | None], batch: int) -> list[list[float | None]]:

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import torch
 
-from apt_core.backbones import load_tokenizer
+from apt_core.backbones import load_tokenizer, pad_as
 from apt_core.errors import AptValueError, bad_value
 from apt_core.evaluate import evaluate
 from apt_core.model import AptModel
 from apt_core.run_format import ADAPTER_FOLDER, RunInfo, read_run_info, update_finished_run
+from apt_core.tasks.source import DataSource
 from apt_core.train import TrainJob, check_device, fitting_length, load_job_data, quiet_transformers
 
 
@@ -28,14 +29,14 @@ def load_run(folder: Path) -> AptModel:
 
 
 def evaluate_run(
-    folder: Path, split: str, *, data_dir: str | None = None, device: str | None = None
+    folder: Path, split: str, *, data: DataSource | None = None, device: str | None = None
 ) -> dict[str, float]:
     """Metrics of the run's best checkpoint on ``split``, also noted in ``run.json``.
 
     Args:
         folder: folder of a finished run.
         split: a split of the run's task.
-        data_dir: where the data is now, if not where the training found it.
+        data: where the data is now, if not where the training found it.
         device: auto, cpu or cuda; None: as in training.
 
     Raises:
@@ -43,8 +44,8 @@ def evaluate_run(
     """
     info = _finished(folder)
     job = TrainJob.from_run(folder)
-    if data_dir is not None:
-        job = replace(job, data_dir=data_dir)
+    if data is not None:
+        job = replace(job, data=data)
     device = device or job.training.device
     check_device(device)
     task = load_job_data(job)
@@ -54,6 +55,7 @@ def evaluate_run(
         print("warning: the data is not what this run was trained on", file=sys.stderr)
     model = load_run(folder)
     tokenizer = load_tokenizer(job.model)
+    pad_as(model, tokenizer)
     model.to("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
     result = evaluate(
         model,
@@ -61,7 +63,7 @@ def evaluate_run(
         split,
         tokenizer,
         batch_size=2 * job.training.batch_size,
-        max_length=fitting_length(job.training.max_length, tokenizer),
+        max_length=fitting_length(job.training.max_length, tokenizer, model.apt_config),
     )
     update_finished_run(folder, metrics={**info.metrics, split: result.metrics})
     return result.metrics

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from apt_core.model import AptModel
+from apt_core.ranks import gathered
 
 IGNORED_LABEL = -100
 
@@ -80,7 +81,10 @@ class GateTally:
         return taken
 
     def average(self) -> GateAverages:
-        """Mean and standard deviation over the rows since the last call, and the layer scales as they are now."""
+        """Mean and standard deviation over the rows since the last call, and the layer scales as they are now.
+
+        Where several processes train together, over the rows of all of them; all must call it.
+        """
         taken = self.take()
         shape = (len(taken), max((gate.shape[1] for gate in taken if gate is not None), default=0))
         averages = GateAverages(
@@ -91,20 +95,26 @@ class GateTally:
         present = [layer for layer, gate in enumerate(taken) if gate is not None]
         if not present:
             return averages
+        lengths = [taken[layer].shape[1] for layer in present]
         scales = [
-            prefix.layer_scale.weight.detach() if prefix.layer_scale is not None else prefix.key.new_ones(())
+            prefix.layer_scale.weight.detach() if prefix.layer_scale is not None else torch.ones(())
             for prefix in (self._prefixes[layer] for layer in present)
         ]
-        # one transfer from the device, not one per layer
-        parts = [part.float() for layer in present for part in _mean_and_std(taken[layer])]
-        flat = torch.cat([part.to(scales[0].device) for part in parts] + [torch.stack(scales).float()]).cpu().numpy()
-        start = 0
-        for layer in present:
-            length = taken[layer].shape[1]
-            averages.token_gate[layer, :length] = flat[start : start + length]
-            averages.token_gate_std[layer, :length] = flat[start + length : start + 2 * length]
+        # one row per process: rows of each layer, mean and variance of each token, scales; one transfer from the device
+        counts = torch.tensor([float(len(taken[layer])) for layer in present])
+        tokens = [part.float() for layer in present for part in _mean_and_variance(taken[layer])]
+        device = next((part.device for part in tokens if part.device.type != "cpu"), tokens[0].device)
+        row = torch.cat([part.to(device) for part in (counts, *tokens, torch.stack(scales).float())])
+        rows = gathered(row).cpu().numpy()  # [processes, ...]
+        start = len(present)
+        for index, (layer, length) in enumerate(zip(present, lengths, strict=True)):
+            mean, variance = rows[:, start : start + length], rows[:, start + length : start + 2 * length]
+            weight = rows[:, index] / rows[:, index].sum()  # [processes]
+            averages.token_gate[layer, :length] = weight @ mean
+            spread = variance + (mean - averages.token_gate[layer, :length]) ** 2
+            averages.token_gate_std[layer, :length] = np.sqrt(weight @ spread)
             start += 2 * length
-        averages.layer_scale[present] = flat[start:]
+        averages.layer_scale[present] = rows[0, start:]
         return averages
 
     def _note_inputs(self, _: nn.Module, __: tuple, kwargs: dict[str, Any]) -> None:
@@ -140,5 +150,5 @@ class GateTally:
         return self._inputs.get("decoder_attention_mask")
 
 
-def _mean_and_std(rows: Tensor) -> tuple[Tensor, Tensor]:
-    return rows.mean(dim=0), rows.std(dim=0, correction=0)
+def _mean_and_variance(rows: Tensor) -> tuple[Tensor, Tensor]:
+    return rows.mean(dim=0), rows.var(dim=0, correction=0)

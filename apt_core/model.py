@@ -19,6 +19,9 @@ from apt_core.backbones import load_backbone
 from apt_core.config import AptConfig
 from apt_core.errors import AptFileNotFoundError, AptValueError, bad_value
 from apt_core.gates import Pooling
+from apt_core.head import head_modules, train_modules
+from apt_core.hub import download_adapter, is_repo_id
+from apt_core.hub_mixin import CARD_FILE, PUSH_OPTIONS, HubMixin
 from apt_core.prefix import LayerPrefix
 from apt_core.run_format import write_atomic
 from apt_core.sites import Site, find_sites
@@ -28,7 +31,7 @@ WEIGHTS_FILE = "adapter_model.safetensors"
 PARTS = ("prefix", "token_gate", "layer_scale", "head", "frozen")
 
 
-class AptModel:
+class AptModel(HubMixin):
     """What ``get_apt_model`` adds to a transformers model; the model stays of its own class as well.
 
     Attributes:
@@ -44,6 +47,11 @@ class AptModel:
         """The prefix of every layer (L entries); None where the length is 0."""
         return [prefix_of(self.get_submodule(name)) for name in self._apt_sites]
 
+    @property
+    def is_decoder_only(self) -> bool:
+        """Whether all its attention is causal self-attention."""
+        return set(self._apt_kinds) == {"decoder"} and not self.config.is_encoder_decoder
+
     def trained_state_dict(self) -> dict[str, Tensor]:
         """What is trained, and with it exactly what is saved: prefix, gates and head."""
         return {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
@@ -52,7 +60,7 @@ class AptModel:
         """Parameters by part: prefix, token_gate, layer_scale, head, frozen. Their sum is the whole model."""
         counts = dict.fromkeys(PARTS, 0)
         for name, parameter in self.named_parameters():
-            counts[_part_of(name, parameter)] += parameter.numel()
+            counts[part_of(name, parameter)] += parameter.numel()
         return counts
 
     def prune(self, prefix_lengths: Sequence[int], token_gate: np.ndarray | None = None) -> tuple[tuple[int, ...], ...]:
@@ -98,6 +106,13 @@ class AptModel:
         )
         return tuple(kept)
 
+    def fold_projection(self) -> None:
+        """Keeps the keys and values that ``prefix_projection`` computes and drops the network: same outputs."""
+        for prefix in self.prefixes:
+            if prefix is not None:
+                prefix.fold_projection()
+        self.apt_config = self.apt_config.model_copy(update={"prefix_projection": False, "encoder_hidden_size": None})
+
     def fold_gates(self) -> None:
         """Multiplies the prefixes by their gates and scales and drops these: same outputs, no gate left.
 
@@ -109,20 +124,39 @@ class AptModel:
                 "token_gate: got 'hidden'; accepted: 'static' or 'none', because a gate that depends on the input "
                 "cannot be part of the prefix. Train with token_gate='static' to fold."
             )
+        self.fold_projection()
         for prefix in self.prefixes:
             if prefix is not None:
-                prefix.fold()
+                prefix.fold_gates()
         self.apt_config = self.apt_config.model_copy(update={"token_gate": "none", "layer_scale": False})
 
-    def save_pretrained(self, save_directory: str | Path, *, is_main_process: bool = True, **_: Any) -> None:
+    def save_pretrained(
+        self,
+        save_directory: str | Path,
+        *,
+        is_main_process: bool = True,
+        push_to_hub: bool = False,
+        repo_id: str | None = None,
+        model_card_kwargs: dict[str, Any] | None = None,
+        **options: Any,
+    ) -> str | None:
         """Writes ``adapter_config.json`` and ``adapter_model.safetensors``: prefix, gates and head only.
 
         Args:
             save_directory: folder, made if missing.
             is_main_process: False writes nothing (other ranks of a distributed training).
+            push_to_hub: whether to push it too, see ``push_to_hub``.
+            repo_id: ``user/name`` to push it to.
+            model_card_kwargs: given, even if empty, the folder is for others to see: it gets a README.md, see
+                ``generate_model_card``, and no local path.
+            options: those of ``push_to_hub``; others, which the Trainer gives to every model, are not needed here.
+
+        Returns:
+            The URL of the commit, if it was pushed.
         """
         if not is_main_process:
-            return
+            return None
+        shared = model_card_kwargs is not None
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {name: value.detach().cpu().contiguous() for name, value in self.trained_state_dict().items()}
@@ -131,22 +165,31 @@ class AptModel:
         temporary.replace(folder / WEIGHTS_FILE)
         description = {
             "peft_type": "APT",
-            "base_model_name_or_path": self.config.name_or_path,
+            "base_model_name_or_path": self.config.name_or_path if not shared or self.hub_base_model else None,
             "architecture": type(self).__name__,
             "id2label": self.config.id2label,
             "num_layers": len(self._apt_sites),
             "apt_config": self.apt_config.model_dump(),
         }
         write_atomic(folder / CONFIG_FILE, (json.dumps(description, indent=1) + "\n").encode())
+        if shared:
+            self.generate_model_card(**model_card_kwargs).save(folder / CARD_FILE)
+        if not push_to_hub:
+            return None
+        chosen = {name: options[name] for name in PUSH_OPTIONS if name in options}
+        return self.push_to_hub(repo_id, model_card_kwargs=model_card_kwargs, **chosen)
 
     def load_trained(self, folder: str | Path) -> None:
-        """Fills prefix, gates and head from ``adapter_model.safetensors``.
+        """Fills prefix, gates and head from what ``save_pretrained`` wrote; errors as ``load_trained_file``."""
+        self.load_trained_file(Path(folder) / WEIGHTS_FILE)
+
+    def load_trained_file(self, path: Path) -> None:
+        """Fills prefix, gates and head from a safetensors file.
 
         Raises:
             AptFileNotFoundError: if the file is missing.
             AptValueError: if it is damaged, or its tensors are not exactly the trained ones.
         """
-        path = Path(folder) / WEIGHTS_FILE
         if not path.is_file():
             raise AptFileNotFoundError(f"{path}: no such file; give the folder that save_pretrained wrote.")
         try:
@@ -165,17 +208,24 @@ class AptModel:
         self.load_state_dict(tensors, strict=False)
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, backbone: PreTrainedModel | None = None) -> AptModel:
-        """Loads what ``save_pretrained`` wrote.
+    def from_pretrained(
+        cls, name_or_folder: str | Path, backbone: PreTrainedModel | None = None, **download: Any
+    ) -> AptModel:
+        """Loads what ``save_pretrained`` or ``push_to_hub`` wrote.
 
         Args:
-            folder: the adapter's folder.
+            name_or_folder: the adapter's folder, or ``user/name`` on the Hub.
             backbone: the frozen model to put it on, changed in place; None loads the one named in the config.
+            download: ``revision``, ``token``, ``cache_dir``, ``local_files_only``, ``force_download``; for the Hub.
 
         Raises:
             AptFileNotFoundError, AptValueError: if the folder is not an adapter, or does not fit the backbone.
+            AptError: if the Hub does not give it out.
         """
-        path = Path(folder) / CONFIG_FILE
+        folder = Path(name_or_folder)
+        if is_repo_id(name_or_folder):
+            folder = download_adapter(name_or_folder, (CONFIG_FILE, WEIGHTS_FILE), **download)
+        path = folder / CONFIG_FILE
         if not path.is_file():
             raise AptFileNotFoundError(f"{path}: no such file; give the folder that save_pretrained wrote.")
         try:
@@ -187,6 +237,11 @@ class AptModel:
         except (ValueError, KeyError, TypeError, AttributeError) as problem:
             raise AptValueError(f"{path}: damaged, not an adapter's settings ({problem!r}).") from problem
         if backbone is None:
+            if not name:
+                raise AptValueError(
+                    f"{path}: base_model_name_or_path: got {name!r}; accepted: a name to load the backbone by. Load "
+                    f"{architecture} yourself and give it: AptModel.from_pretrained(..., backbone)."
+                )
             backbone = load_backbone(name, architecture, id2label=id2label).model
         model = get_apt_model(backbone, config)
         model.load_trained(folder)
@@ -214,10 +269,8 @@ def get_apt_model(model: PreTrainedModel, config: AptConfig) -> Any:
     sites = chosen_sites(find_sites(model), config)
     lengths = config.lengths(len(sites))
     head = head_modules(model) if config.modules_to_save is None else config.modules_to_save
-    head_parameters = [parameter for name in head for parameter in _submodule(model, name).parameters()]
     model.requires_grad_(False)
-    for parameter in head_parameters:
-        parameter.requires_grad_(True)
+    train_modules(model, head)
     for site, length in zip(sites, lengths, strict=True):
         if length:
             prefix = LayerPrefix(site.shape, length, config, pooling_of(site, config))
@@ -265,29 +318,6 @@ def pooling_of(site: Site, config: AptConfig) -> Pooling:
     return config.gate_pooling
 
 
-def head_modules(model: PreTrainedModel) -> tuple[str, ...]:
-    """Names of the modules beside the base model: the task head. Output embeddings are part of the backbone."""
-    if model.base_model is model:
-        return ()
-    outputs = model.get_output_embeddings()
-    return tuple(
-        name
-        for name, module in model.named_children()
-        if module is not model.base_model and not any(part is outputs for part in module.modules())
-        if any(True for _ in module.parameters())
-    )
-
-
-def _submodule(model: nn.Module, name: str) -> nn.Module:
-    try:
-        return model.get_submodule(name)
-    except AttributeError:
-        known = ", ".join(child for child, _ in model.named_children())
-        raise AptValueError(
-            f"modules_to_save: got {name!r}; accepted: a module of {type(model).__name__}, such as {known}."
-        ) from None
-
-
 def _shift_positions(model: AptModel, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
     """Lets the text begin at position P, unless the caller says otherwise."""
     text = kwargs.get("input_ids", kwargs.get("inputs_embeds", args[0] if args else None))
@@ -306,7 +336,8 @@ def _gate_of(prefix: LayerPrefix) -> np.ndarray:
     return prefix.token_gate.weight.detach().float().cpu().numpy()
 
 
-def _part_of(name: str, parameter: nn.Parameter) -> str:
+def part_of(name: str, parameter: nn.Parameter) -> str:
+    """Which of ``PARTS`` a parameter of this name belongs to."""
     if not parameter.requires_grad:
         return "frozen"
     parts = name.split(".")

@@ -10,11 +10,13 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from apt_core.config import AptConfig
 from apt_core.gates import HiddenTokenGate, LayerScale, Pooling, StaticTokenGate
 from apt_core.masks import Mask
+from apt_core.projection import PrefixProjection
 
 
 class LayerShape(NamedTuple):
@@ -49,47 +51,83 @@ class LayerPrefix(nn.Module):
         self, shape: LayerShape, num_virtual_tokens: int, config: AptConfig, pooling: Pooling = "first"
     ) -> None:
         super().__init__()
-        size = (shape.num_heads, num_virtual_tokens)
-        self.key = nn.Parameter(torch.randn(*size, shape.key_size) * config.init_std)
-        self.value = nn.Parameter(torch.randn(*size, shape.value_size) * config.init_std)
+        self.dropout = config.prefix_dropout
+        self.projection: PrefixProjection | None = None
+        if config.prefix_projection:
+            self.projection = PrefixProjection(
+                *shape[:3], num_virtual_tokens, config.encoder_hidden_size, config.init_std
+            )
+            self.register_parameter("key", None)
+            self.register_parameter("value", None)
+        else:
+            size = (shape.num_heads, num_virtual_tokens)
+            self.key = nn.Parameter(torch.randn(*size, shape.key_size) * config.init_std)
+            self.value = nn.Parameter(torch.randn(*size, shape.value_size) * config.init_std)
         self.token_gate: nn.Module | None = None
         if config.token_gate == "hidden":
-            self.token_gate = HiddenTokenGate(shape.hidden_size, num_virtual_tokens, pooling, config.gate_init_std)
+            self.token_gate = HiddenTokenGate(
+                shape.hidden_size, num_virtual_tokens, pooling, config.gate_init_std, config.gate_init
+            )
         elif config.token_gate == "static":
-            self.token_gate = StaticTokenGate(num_virtual_tokens)
+            self.token_gate = StaticTokenGate(num_virtual_tokens, config.gate_init)
         self.layer_scale = LayerScale() if config.layer_scale else None
 
     @property
     def num_virtual_tokens(self) -> int:
         """P."""
-        return self.key.shape[1]
+        return self.projection.embedding.shape[0] if self.projection is not None else self.key.shape[1]
+
+    def keys_and_values(self) -> tuple[Tensor, Tensor]:
+        """Keys [H, P, key_size] and values [H, P, value_size], without their gates."""
+        return self.projection() if self.projection is not None else (self.key, self.value)
 
     def forward(self, hidden_states: Tensor, mask: Mask = None) -> GatedPrefix:
         """Hidden states entering the layer [B, T, d], and its attention mask, to gated keys and values."""
+        with torch.autocast(hidden_states.device.type, enabled=False):  # gates are recorded: no rounding to bfloat16
+            return self._gated(hidden_states, mask)
+
+    def _gated(self, hidden_states: Tensor, mask: Mask) -> GatedPrefix:
+        key, value = self.keys_and_values()
+        if self.dropout and self.training:
+            key, value = F.dropout(key, self.dropout), F.dropout(value, self.dropout)
         gate = self.token_gate(hidden_states, mask) if self.token_gate is not None else None
         if self.layer_scale is not None:
-            gate = self.layer_scale(gate if gate is not None else self.key.new_ones(1, 1))
+            gate = self.layer_scale(gate if gate is not None else key.new_ones(1, 1))
         if gate is None:
-            return GatedPrefix(self.key[None], self.value[None])
+            return GatedPrefix(key[None], value[None])
         if gate.dim() == 3:
-            return GatedPrefix(self.key[None], self.value[None], gate)
+            return GatedPrefix(key[None], value[None], gate)
         weight = gate[:, None, :, None]  # [B or 1, 1, P, 1]
-        return GatedPrefix(weight * self.key, weight * self.value)
+        return GatedPrefix(weight * key, weight * value)
 
     def keep(self, tokens: Sequence[int]) -> None:
         """Drops all virtual tokens but those with these indices (0 to P - 1), with their gates."""
-        chosen = torch.as_tensor(tokens, device=self.key.device)
-        self.key = nn.Parameter(self.key.detach()[:, chosen].clone())
-        self.value = nn.Parameter(self.value.detach()[:, chosen].clone())
+        if self.projection is not None:
+            self.projection.keep(tokens)
+        else:
+            self.key = nn.Parameter(self.key.detach()[:, torch.as_tensor(tokens)].clone())
+            self.value = nn.Parameter(self.value.detach()[:, torch.as_tensor(tokens)].clone())
         if self.token_gate is not None:
-            self.token_gate.weight = nn.Parameter(self.token_gate.weight.detach()[chosen].clone())
+            self.token_gate.keep(tokens)
 
-    def fold(self) -> None:
+    def fold_projection(self) -> None:
+        """Keeps the keys and values that the projection computes, and drops it; outputs stay the same."""
+        if self.projection is None:
+            return
+        key, value = self.projection()
+        self.projection = None
+        self.key = nn.Parameter(key.detach().clone())
+        self.value = nn.Parameter(value.detach().clone())
+
+    def fold_gates(self) -> None:
         """Multiplies keys and values by their gates and drops the gates; outputs stay the same.
 
         Only for gates that do not depend on the input.
         """
-        folded = self(self.key.new_zeros(1, 1, 1))
+        self.fold_projection()
+        training = self.training
+        folded = self.eval()(self.key.new_zeros(1, 1, 1))  # without dropout
+        self.train(training)
         self.key = nn.Parameter(folded.key[0].detach().clone())
         self.value = nn.Parameter(folded.value[0].detach().clone())
         self.token_gate = self.layer_scale = None

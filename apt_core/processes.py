@@ -1,8 +1,9 @@
-"""Process identity that survives pid reuse, and finding the processes of a job."""
+"""Process identity that survives pid reuse, finding the processes of a job, and who speaks for a training."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 
 import psutil
 
@@ -27,3 +28,13 @@ def marked_processes(job_id: str) -> list[psutil.Process]:
             if process.pid != psutil.Process().pid and process.environ().get(MARKER) == job_id:
                 found.append(process)
     return found
+
+
+def num_ranks() -> int:
+    """How many processes train together, as ``torchrun`` or ``accelerate launch`` says; 1 without a launcher."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_main_rank() -> bool:
+    """Whether this is the process of a training that writes and speaks."""
+    return int(os.environ.get("RANK", "0")) == 0

@@ -10,6 +10,8 @@ from typing import Any
 from apt_core.config import AptConfig, TrainSettings
 from apt_core.errors import bad_value
 from apt_core.run_format import RunInfo, read_run_info
+from apt_core.start import pruned_start
+from apt_core.tasks.source import DataSource
 from apt_core.train import TrainJob, load_job_data, train
 
 
@@ -18,18 +20,20 @@ def retrain(
     out: Path,
     prefix_lengths: tuple[int, ...],
     *,
-    data_dir: str | None = None,
+    init: str = "scratch",
+    data: DataSource | None = None,
     command: str = "",
     say: Callable[[str], None] = print,
     **training: Any,
-) -> RunInfo:
-    """Trains the task of ``parent`` again, from scratch, with ``prefix_lengths`` virtual tokens per layer.
+) -> RunInfo | None:
+    """Trains the task of ``parent`` again with ``prefix_lengths`` virtual tokens per layer.
 
     Args:
         parent: run folder that gives task, backbone, gates and training settings.
         out: folder of the new run.
         prefix_lengths: one per layer of the backbone; 0 leaves a layer as it is.
-        data_dir: where the data is now, if not where the parent found it.
+        init: what the prefix starts from: scratch, warm or rewind:STEP, see ``pruned_start``.
+        data: where the data is now, if not where the parent found it.
         command: the command line that does the same.
         say: receives one-line messages, among them a warning if the data is not what the parent saw.
         training: fields of ``TrainSettings`` that differ from the parent's; None leaves the parent's.
@@ -46,14 +50,16 @@ def retrain(
             f"{info.num_layers} integers, one per layer of {info.model} (got {len(prefix_lengths)})",
         )
     changed = {name: value for name, value in training.items() if value is not None}
+    start = pruned_start(parent, init, prefix_lengths)
     job = replace(
         job,
         out=out,
         parent=parent.resolve().name,
         command=command,
-        data_dir=data_dir if data_dir is not None else job.data_dir,
-        apt=AptConfig(**{**job.apt.model_dump(), "prefix_lengths": prefix_lengths}),
+        data=data if data is not None else job.data,
+        apt=AptConfig(**{**job.apt.model_dump(), "prefix_lengths": prefix_lengths, "kept_tokens": None}),
         training=TrainSettings(**{**job.training.model_dump(), **changed}),
+        start=start,
     )
     if info.data_hash and load_job_data(job).fingerprint() != info.data_hash:
         say(f"warning: the data is not what {parent} was trained on; metrics of the two runs are not comparable")

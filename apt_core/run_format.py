@@ -4,6 +4,7 @@ run.json           RunInfo
 metrics.jsonl      one line per logging event: step, epoch, loss, learning_rate, eval_..., seconds
 gates/             see gate_log
 adapter/           adapter_config.json, adapter_model.safetensors
+snapshots/         step-<step>.safetensors: what is trained, as it was at an early step
 predictions.jsonl  one line per validation example: id, gold, predicted, loss, layer_gates[L]
 train.log          what the training process printed, when it was started as a job
 """
@@ -32,6 +33,7 @@ METRICS_FILE = "metrics.jsonl"
 PREDICTIONS_FILE = "predictions.jsonl"
 GATES_FOLDER = "gates"
 ADAPTER_FOLDER = "adapter"
+SNAPSHOTS_FOLDER = "snapshots"
 CHECKPOINT_FOLDER = "checkpoints"
 LOG_FILE = "train.log"
 
@@ -64,9 +66,13 @@ class RunInfo(BaseModel):
     """the command line that makes this run again"""
     parent: str | None = None
     """folder name of the run whose lengths or prefix this one started from"""
+    init: str = "scratch"
+    """what prefix, gates and head started from: scratch (random values), warm or rewind:STEP (the parent's), adapter"""
     task: str = ""
     data_dir: str | None = None
     """as the user gave it"""
+    data: dict[str, Any] = Field(default_factory=dict)
+    """what else the user gave of ``DataSource``: files or Hub name, columns"""
     data_hash: str = ""
     split_sizes: dict[str, int] = Field(default_factory=dict)
     labels: list[str] = Field(default_factory=list)
@@ -83,6 +89,8 @@ class RunInfo(BaseModel):
     """prefix, token_gate, layer_scale, head, frozen"""
     seed: int = 0
     device: str = ""
+    num_processes: int = Field(1, ge=1)
+    """that trained together; each saw its own batches"""
     versions: dict[str, str] = Field(default_factory=dict)
     step: int = 0
     """last optimizer step known to be done"""
@@ -317,6 +325,20 @@ def check_new_folder(folder: Path) -> None:
         raise run_exists(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise bad_value("out", str(folder), "a folder that is new or empty", "Choose another --out.")
+
+
+def snapshot_path(folder: Path, step: int) -> Path:
+    """Where a run keeps what was trained as it was after ``step``."""
+    return folder / SNAPSHOTS_FOLDER / f"step-{step:08d}.safetensors"
+
+
+def snapshot_steps(folder: Path) -> list[int]:
+    """The steps that a run kept, in order; links are passed over."""
+    return sorted(
+        int(path.stem.removeprefix("step-"))
+        for path in (folder / SNAPSHOTS_FOLDER).glob("step-*.safetensors")
+        if path.stem.removeprefix("step-").isdecimal() and path.is_file() and not path.is_symlink()
+    )
 
 
 def next_run_folder(root: Path, name: str) -> Path:

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import datasets
 import torch
 import transformers
-from transformers import EvalPrediction, PreTrainedTokenizerBase, PrinterCallback, TrainingArguments, set_seed
+from transformers import EvalPrediction, PreTrainedTokenizerBase, PrinterCallback, set_seed
 
-from apt_core.backbones import load_backbone, load_tokenizer
+from apt_core.arguments import LENGTH_COLUMN, check_optimizer, learning_rates, training_arguments
+from apt_core.backbones import load_backbone, load_tokenizer, pad_as, set_dropout
 from apt_core.callback import GateRecorder
 from apt_core.config import AptConfig, TrainSettings, canonical_name
 from apt_core.errors import AptValueError, bad_value
 from apt_core.evaluate import evaluate
 from apt_core.model import AptModel, get_apt_model
+from apt_core.processes import is_main_rank, num_ranks
 from apt_core.progress import ProgressBar
+from apt_core.ranks import agreed
 from apt_core.run_format import (
     ADAPTER_FOLDER,
     CHECKPOINT_FOLDER,
@@ -27,16 +30,17 @@ from apt_core.run_format import (
     RunInfo,
     check_new_folder,
     read_run_info,
+    snapshot_path,
     status_of,
 )
+from apt_core.snapshots import SnapshotRecorder
+from apt_core.start import Start
 from apt_core.tasks import family_of, load_task
-from apt_core.tasks.base import TaskData
-from apt_core.tasks.checks import check_task
+from apt_core.tasks.base import Family, TaskData
+from apt_core.tasks.checks import check_task, length_note
 from apt_core.tasks.shots import take_shots
+from apt_core.tasks.source import DataSource
 from apt_core.trainer import AptTrainer, last_checkpoint
-
-LENGTH_COLUMN = "length"
-LOG_LINES_PER_EPOCH = 10
 
 
 @dataclass(frozen=True)
@@ -48,15 +52,17 @@ class TrainJob:
     model: str
     apt: AptConfig
     training: TrainSettings
-    data_dir: str | None = None
+    data: DataSource = field(default_factory=DataSource)
     parent: str | None = None
     """name of the run that gave the lengths"""
     command: str = ""
     """the command line that does the same"""
+    start: Start | None = None
+    """what prefix, gates and head start from; None: random values"""
 
     @classmethod
     def from_run(cls, folder: Path) -> TrainJob:
-        """The job that made ``folder``."""
+        """The job that made ``folder``, but for what it started from."""
         info = read_run_info(folder)
         if not info.task or not info.training:
             raise AptValueError(
@@ -69,7 +75,7 @@ class TrainJob:
             model=info.model,
             apt=AptConfig(**info.apt_config),
             training=TrainSettings(**info.training),
-            data_dir=info.data_dir,
+            data=DataSource(data_dir=info.data_dir, **info.data),
             parent=info.parent,
             command=info.command,
         )
@@ -81,33 +87,44 @@ def load_job_data(job: TrainJob) -> TaskData:
     Raises:
         AptError: if the task, its files or their content are not usable.
     """
-    task = load_task(job.task, job.data_dir)
+    task = load_task(job.task, job.data)
     if job.training.shots is not None:
         task = take_shots(task, job.training.shots, job.training.seed)
     check_task(task)
     return task
 
 
-def train(job: TrainJob, *, resume: bool = False, say: Callable[[str], None] = print) -> RunInfo:
+def train(job: TrainJob, *, resume: bool = False, say: Callable[[str], None] = print) -> RunInfo | None:
     """Trains, keeps the best checkpoint by the task's metric, evaluates it on validation, writes the run folder.
+
+    Under ``torchrun`` or ``accelerate launch`` every process calls it; the main one writes the one run folder.
 
     Args:
         job: what to do.
         resume: go on with an interrupted run in ``job.out`` from its last checkpoint.
         say: receives one-line messages for the user.
 
+    Returns:
+        What ``run.json`` says; None in the processes that are not the main one.
+
     Raises:
         AptError: on bad input, before anything is written.
     """
+    if not is_main_rank():
+        say = _unsaid
     check_output(job.out, resume)
     check_device(job.training.device)
+    job = replace(job, out=agreed(job.out, job.training.device))
     task = load_job_data(job)
     quiet_transformers()
     set_seed(job.training.seed)
     tokenizer = load_tokenizer(job.model)
-    model = build_model(job, task)
+    model = build_model(job, task, tokenizer, say)
+    if resume and snapshot_path(job.out, 0).exists():
+        model.load_trained_file(snapshot_path(job.out, 0))
     family = family_of(task)
-    max_length = fitting_length(job.training.max_length, tokenizer)
+    max_length = fitting_length(job.training.max_length, tokenizer, model.apt_config)
+    notes = [*check_task(task), length_note(task, tokenizer, max_length)]
     train_set = family.encode(task, "train", tokenizer, max_length)
     validation_set = family.encode(task, "validation", tokenizer, max_length)
 
@@ -115,26 +132,33 @@ def train(job: TrainJob, *, resume: bool = False, say: Callable[[str], None] = p
         predicted = family.predictions(task, "validation", result.predictions, result.label_ids)
         return family.score(task, "validation", predicted)
 
-    recorder = GateRecorder(job.out, _run_info(job, task, family.metric_name, resume), resume=resume, keep_open=True)
+    recorder = GateRecorder(job.out, _run_info(job, task, family, resume), resume=resume, keep_open=True)
+    snapshots = SnapshotRecorder(job.out, job.training.snapshot_steps, keep_start=job.start is not None)
     trainer = AptTrainer(
         model=model,
-        args=_training_arguments(job, len(train_set), family.metric_name),
+        args=training_arguments(job.training, job.out / CHECKPOINT_FOLDER, len(train_set), family),
         train_dataset=train_set,
         eval_dataset=validation_set,
         data_collator=_without_length(family.collator(tokenizer)),
         compute_metrics=compute_metrics,
-        callbacks=[recorder, ProgressBar(family.metric_name)],
+        preprocess_logits_for_metrics=family.reduce,
+        callbacks=[recorder, snapshots, ProgressBar(family.metric_name)],
+        learning_rates=learning_rates(job.training),
     )
     trainer.remove_callback(PrinterCallback)
+    check_optimizer(trainer)
     checkpoint = last_checkpoint(job.out / CHECKPOINT_FOLDER) if resume else None
     if resume:
         say(f"resuming {job.out} " + (f"after step {checkpoint[1]}" if checkpoint else "from the start"))
-    for note in check_task(task):
+    for note in filter(None, notes):
         say(f"note: {note}")
     say(_summary(job, task, model))
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint[0]) if checkpoint else None)
+        if recorder.writer is None:
+            return None
         seconds = recorder.seconds
+        model.fold_projection()
         model.save_pretrained(job.out / ADAPTER_FOLDER)
         result = evaluate(
             model, task, "validation", tokenizer, batch_size=2 * job.training.batch_size, max_length=max_length
@@ -154,21 +178,41 @@ def train(job: TrainJob, *, resume: bool = False, say: Callable[[str], None] = p
     return recorder.writer.info
 
 
-def build_model(job: TrainJob, task: TaskData) -> AptModel:
-    """The frozen backbone with the task's head and fresh prefixes.
+def build_model(
+    job: TrainJob, task: TaskData, tokenizer: PreTrainedTokenizerBase, say: Callable[[str], None]
+) -> AptModel:
+    """The frozen backbone with the task's head and prefixes, fresh or as ``job.start`` has them.
 
     What the checkpoint did not hold (the head; a pooler of a masked-language checkpoint) is trained and saved too.
+
+    Raises:
+        AptError: if the backbone cannot be loaded, does not suit the task, or prefixes cannot be put on it.
     """
-    backbone = load_backbone(job.model, family_of(task).auto_class, **_head_settings(task))
+    settings = job.training
+    backbone = load_backbone(job.model, family_of(task).auto_class, dtype=settings.dtype, **_head_settings(task))
+    if settings.backbone_dropout is not None:
+        set_dropout(backbone.model, settings.backbone_dropout)
     config = job.apt
     if config.modules_to_save is None and backbone.fresh_modules:
         config = config.model_copy(update={"modules_to_save": backbone.fresh_modules})
-    return get_apt_model(backbone.model, config)
+    model = job.start.build(backbone.model, config, say) if job.start else get_apt_model(backbone.model, config)
+    pad_as(model, tokenizer)
+    if task.family == "causal-lm" and not model.is_decoder_only:
+        raise bad_value(
+            "model",
+            job.model,
+            "a causal language model, such as GPT-2 or Llama",
+            "This one shows every position the words that come after it.",
+        )
+    if settings.gradient_checkpointing and not model.supports_gradient_checkpointing:
+        raise bad_value("gradient_checkpointing", True, f"False, because {type(model).__name__} cannot do it")
+    return model
 
 
-def fitting_length(max_length: int, tokenizer: PreTrainedTokenizerBase) -> int:
-    """``max_length``, or the backbone's own limit where that is smaller."""
-    return min(max_length, tokenizer.model_max_length)
+def fitting_length(max_length: int, tokenizer: PreTrainedTokenizerBase, config: AptConfig) -> int:
+    """``max_length``, or the backbone's own limit where that is smaller; shifted positions leave less of it."""
+    shift = config.prefix_lengths[0] if config.shift_positions else 0
+    return min(max_length, tokenizer.model_max_length - shift)
 
 
 def quiet_transformers() -> None:
@@ -217,18 +261,21 @@ def _summary(job: TrainJob, task: TaskData, model: AptModel) -> str:
     )
 
 
-def _run_info(job: TrainJob, task: TaskData, metric_name: str, resume: bool) -> RunInfo:
+def _run_info(job: TrainJob, task: TaskData, family: Family, resume: bool) -> RunInfo:
     fields: dict[str, Any] = {
         "command": job.command,
         "parent": job.parent,
+        "init": job.start.name if job.start else "scratch",
         "task": job.task,
-        "data_dir": job.data_dir,
+        "data_dir": job.data.data_dir,
+        "data": {name: value for name, value in job.data.given().items() if name != "data_dir"},
         "data_hash": task.fingerprint(),
         "split_sizes": {split: len(examples) for split, examples in task.splits.items()},
         "labels": list(task.labels),
-        "metric_name": metric_name,
+        "metric_name": family.metric_name,
         "model": canonical_name(job.model),
         "training": job.training.model_dump(mode="json"),
+        "num_processes": num_ranks(),
     }
     if resume:
         earlier = read_run_info(job.out)
@@ -237,37 +284,9 @@ def _run_info(job: TrainJob, task: TaskData, metric_name: str, resume: bool) -> 
                 f"data: its hash is {fields['data_hash'][:12]}, but the run began with {earlier.data_hash[:12]}; "
                 "accepted: the same data. Start a new run with another --out."
             )
-        fields |= {"created_at": earlier.created_at, "seconds": earlier.seconds, "command": earlier.command}
+        kept = ("created_at", "seconds", "command", "init")
+        fields |= {name: getattr(earlier, name) for name in kept}
     return RunInfo(**fields)
-
-
-def _training_arguments(job: TrainJob, num_examples: int, metric_name: str) -> TrainingArguments:
-    settings = job.training
-    steps_per_epoch = -(-num_examples // settings.batch_size)
-    return TrainingArguments(
-        output_dir=str(job.out / CHECKPOINT_FOLDER),
-        num_train_epochs=settings.epochs,
-        learning_rate=settings.learning_rate,
-        per_device_train_batch_size=settings.batch_size,
-        per_device_eval_batch_size=2 * settings.batch_size,
-        warmup_steps=settings.warmup_ratio,
-        weight_decay=settings.weight_decay,
-        seed=settings.seed,
-        use_cpu=settings.device == "cpu",
-        train_sampling_strategy="group_by_length",
-        length_column_name=LENGTH_COLUMN,
-        remove_unused_columns=False,
-        eval_strategy="epoch",
-        save_strategy="epoch",
-        save_total_limit=1,
-        load_best_model_at_end=True,
-        metric_for_best_model=metric_name,
-        greater_is_better=True,
-        logging_steps=max(1, steps_per_epoch // LOG_LINES_PER_EPOCH),
-        dataloader_pin_memory=torch.cuda.is_available() and settings.device != "cpu",
-        disable_tqdm=True,
-        report_to="none",
-    )
 
 
 def _without_length(collate: Callable[[list[dict]], dict]) -> Callable[[list[dict]], dict]:
@@ -277,3 +296,7 @@ def _without_length(collate: Callable[[list[dict]], dict]) -> Callable[[list[dic
         return collate([{name: value for name, value in row.items() if name != LENGTH_COLUMN} for row in examples])
 
     return collate_batch
+
+
+def _unsaid(_: str) -> None:
+    """For the processes of a training that do not speak."""

@@ -1,18 +1,81 @@
-"""transformers' Trainer with checkpoints that hold what is trained, not the frozen backbone."""
+"""transformers' Trainer with checkpoints of what is trained, and learning rates and batches that suit prefixes."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
 from torch.utils.data import Dataset, Sampler, SequentialSampler
 from transformers import Trainer
+from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from apt_core.gate_tally import IGNORED_LABEL
+from apt_core.model import part_of
 
 
 class AptTrainer(Trainer):
-    """A Trainer for models from ``get_apt_model``: resuming and ``load_best_model_at_end`` read adapters."""
+    """A Trainer for models from ``get_apt_model``: resuming and ``load_best_model_at_end`` read adapters.
+
+    Args:
+        arguments: as for a Trainer.
+        learning_rates: peak learning rates of parts of the model (prefix, token_gate, layer_scale, head) that differ
+            from ``args.learning_rate``.
+        named: as for a Trainer.
+    """
+
+    def __init__(self, *arguments: Any, learning_rates: Mapping[str, float] | None = None, **named: Any) -> None:
+        self._learning_rates = dict(learning_rates or {})
+        super().__init__(*arguments, **named)
+
+    def create_optimizer(self, model: nn.Module | None = None) -> Optimizer:
+        """The optimizer that ``args.optim`` names, with a parameter group for every learning rate."""
+        if self.optimizer is None and self._learning_rates:
+            optimizer = super().create_optimizer(model)
+            parts = {parameter: part_of(name, parameter) for name, parameter in self.model.named_parameters()}
+            optimizer.param_groups[:] = [
+                {**group, "params": members, "lr": rate}
+                for group in optimizer.param_groups
+                for rate, members in self._by_rate(group, parts).items()
+            ]
+        return super().create_optimizer(model)
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor | tuple[Tensor, Any]:
+        """The mean over all labelled positions of an optimizer step, however it is split into passes and processes.
+
+        A model's own loss is the mean over one pass; many models ignore the number of items a Trainer hands them, and
+        then accumulated gradients would be too large.
+        """
+        loss, outputs = super().compute_loss(model, inputs, return_outputs=True)
+        if num_items_in_batch is not None:
+            labels = inputs["labels"][..., 1:] if getattr(self, "_loss_shifts_labels", False) else inputs["labels"]
+            loss = loss * labels.ne(IGNORED_LABEL).sum() / num_items_in_batch * self.accelerator.num_processes
+        return (loss, outputs) if return_outputs else loss
+
+    def _by_rate(self, group: dict[str, Any], parts: dict[nn.Parameter, str]) -> dict[float, list[nn.Parameter]]:
+        by_rate: dict[float, list[nn.Parameter]] = {}
+        for parameter in group["params"]:
+            by_rate.setdefault(self._learning_rates.get(parts[parameter], group["lr"]), []).append(parameter)
+        return by_rate
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
+        """Grouped by length, the order depends on seed and epoch only: however many processes share the batches."""
+        sampler = super()._get_train_sampler(train_dataset)
+        if not isinstance(sampler, LengthGroupedSampler):
+            return sampler
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        return EpochSeededSampler(sampler.batch_size * self.args.world_size, lengths=sampler.lengths, seed=seed)
 
     def _get_eval_sampler(self, eval_dataset: Dataset) -> Sampler | None:
         """Examples in their own order: grouped by length, predictions would not line up with the split."""
@@ -23,6 +86,28 @@ class AptTrainer(Trainer):
 
     def _load_best_model(self) -> None:
         self.model.load_trained(self.state.best_model_checkpoint)
+
+
+class EpochSeededSampler(LengthGroupedSampler):
+    """Batches of similar length in an order drawn from ``seed`` and the epoch, not from the state of dropout.
+
+    Args:
+        batch_size: examples of one optimizer step, over all processes.
+        lengths: sub-words of every example.
+        seed: of the order.
+    """
+
+    def __init__(self, batch_size: int, *, lengths: list[int], seed: int) -> None:
+        super().__init__(batch_size, lengths=lengths, generator=torch.Generator())
+        self._seed, self._epoch = seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called at the start of every epoch, counted from 0."""
+        self._epoch = epoch
+
+    def __iter__(self) -> Any:
+        self.generator.manual_seed(self._seed + self._epoch)
+        return super().__iter__()
 
 
 def last_checkpoint(folder: Path) -> tuple[Path, int] | None:

@@ -171,6 +171,22 @@ def test_budget_page_of_a_task_with_files_asks_where_they_are(folder, record_run
     assert f"--data-dir {tmp_path}" in command_of(app)
 
 
+def test_budget_page_of_a_run_on_files_of_its_own_asks_for_no_folder(folder, record_run):
+    record_run(folder / "a", steps=5, task="text-classification", data={"train_file": "mine.csv"})
+    assert "--data-dir" not in command_of(page("budget"))
+
+
+def test_budget_page_offers_the_early_steps_that_a_run_kept(folder, record_run):
+    run = record_run(folder / "a", steps=5)
+    (run / "snapshots").mkdir()
+    (run / "snapshots" / "step-00000002.safetensors").touch()
+    app = page("budget")
+    start = next(box for box in app.selectbox if box.label == "Start from")
+    assert start.options == ["scratch", "warm", "rewind:2"]
+    start.set_value("rewind:2").run()
+    assert "--init rewind:2" in command_of(app)
+
+
 def test_budget_page_of_a_run_from_the_api_does_not_offer_retraining(folder, record_run):
     record_run(folder / "a", steps=5, task="")
     assert "through the Python API" in texts(page("budget").info)

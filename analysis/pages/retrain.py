@@ -11,9 +11,13 @@ from analysis.pages import context
 from analysis.runs import Run
 from apt_core.errors import AptError
 from apt_core.jobs import Job
-from apt_core.run_format import next_run_folder, read_run_info
+from apt_core.run_format import next_run_folder, read_run_info, snapshot_steps
 from apt_core.tasks import TASKS
 
+INIT_HELP = (
+    "scratch: random values. warm: the kept tokens' values at the end of this run. rewind: their values at an early "
+    "step that this run kept. Not offered where a layer would get more tokens than it has."
+)
 LOG_LINES = 40
 JOBS_SHOWN = 6
 
@@ -25,12 +29,13 @@ def show_form(run: Run, lengths: list[int], uniform: list[int]) -> None:
         st.info("This run was made through the Python API: retrain it there with the lengths above.")
         return
     settings = run.info.training
-    cells = st.columns(3)
+    cells = st.columns(4)
     epochs = cells[0].number_input("Epochs", min_value=1, value=int(settings.get("epochs", 1)), help="As in the run.")
     seed = cells[1].number_input("Seed", min_value=0, value=int(settings.get("seed", 1)), help="As in the run.")
     device = cells[2].selectbox("Device", ["auto", "cpu", "cuda"], help="auto takes a GPU where there is one.")
-    options = ["--epochs", str(epochs), "--seed", str(seed), "--device", device]
-    if TASKS[run.info.task].needs_data:
+    init = cells[3].selectbox("Start from", inits(run, [lengths, uniform]), help=INIT_HELP)
+    options = ["--epochs", str(epochs), "--seed", str(seed), "--device", device, "--init", init]
+    if TASKS[run.info.task].needs_data and not run.info.data:  # else the run knows its files or its Hub name
         data_dir = st.text_input(
             "Data folder", value=run.info.data_dir or "", help=f"Holds the folder {run.info.task}, or its files."
         )
@@ -49,6 +54,14 @@ def show_form(run: Run, lengths: list[int], uniform: list[int]) -> None:
         st.code(shlex.join(["python", "-m", "apt_core", *arguments]), language="bash", wrap_lines=True)
         if st.button(label, key=f"start {kind}", type="primary" if kind == "pruned" else "secondary", help=help_text):
             _start(arguments, out)
+
+
+def inits(run: Run, wanted: list[list[int]]) -> list[str]:
+    """What a retraining of ``run`` can start from: its own values only where no layer is to grow."""
+    lengths = run.info.prefix_lengths
+    if any(new > old for asked in wanted for new, old in zip(asked, lengths, strict=True)):
+        return ["scratch"]
+    return ["scratch", "warm", *(f"rewind:{step}" for step in snapshot_steps(run.folder) if step > 0)]
 
 
 def _start(arguments: list[str], out: Path) -> None:

@@ -15,6 +15,7 @@ from apt_core.command_line import run_typer
 from apt_core.config import AptConfig, TrainSettings
 from apt_core.errors import AptValueError
 from apt_core.run_format import update_finished_run
+from apt_core.tasks.source import DataSource
 from apt_core.train import TrainJob, train
 
 
@@ -38,7 +39,7 @@ def call(monkeypatch, capsys, tmp_path):
     [
         (
             "train --task sst9",
-            "task: got 'sst9'; accepted: pydoc-topic, pydoc-entities, copa, wnut17, boolq, cb, rte, wic, wsc.",
+            "task: got 'sst9'; accepted: pydoc-topic, pydoc-entities, copa, wnut17, boolq, cb, rte, wic, wsc, text-",
         ),
         ("train --task copa --out new", "task copa reads files; give --data-dir"),
         ("train --task copa --data-dir missing --out new", "data-dir: got 'missing', which is not a folder"),
@@ -58,10 +59,28 @@ def call(monkeypatch, capsys, tmp_path):
         ("train --resume", "Add --out with --resume"),
         ("train --resume --out nothing", "out: got 'nothing'; accepted: a folder with an interrupted run"),
         ("train --no-such-flag", "No such option: --no-such-flag"),
+        ("train --train-file a.csv --out new", "Add --task for the data that was named."),
+        ("train --train-file a.csv --label-column y --out new", "a.csv: no such file"),
+        ("train --data-dir a --train-file a.csv --task text-classification --out new", "two places; give one"),
+        ("train --label-column y --tags-column z --out new", "belong to different tasks; give one"),
+        ("train --prompt-column a --target-column b --out new", "give --task causal-lm"),
+        ("train --task pydoc-topic --text-column a --out new", "is built in and reads no data; leave --text-"),
+        ("train --optim magic --out new", "optim: got 'magic'; accepted: "),
+        ("train --gate-lr 2 --out new", "gate_learning_rate: got 2.0"),
+        ("train --gate-init 1 --out new", "gate_init: got 1"),
+        ("train --encoder-hidden-size 8 --out new", "encoder_hidden_size is the width inside the projection"),
+        ("train --prefix-dropout 1 --out new", "prefix_dropout: got 1"),
+        ("train --snapshot-steps 5,x --out new", "snapshot_steps: got '5,x'; accepted: optimizer steps from 1"),
+        ("train --attention sideways --out new", "attention.0: got 'sideways'"),
+        ("train --dtype int8 --out new", "dtype: got 'int8'"),
+        ("train --init-adapter nothing --out new", "init-adapter: got 'nothing', which has no adapter_config.json"),
         ("dance", "dance"),
         ("retrain missing --prefix-lengths 1,2", "missing: not a run folder"),
         ("evaluate missing", "missing: not a run folder"),
         ("export missing --out new", "missing: not a run folder"),
+        ("import missing --out new", "missing: "),
+        ("push missing me/name", "missing: not a run folder"),
+        ("push missing name", "repo_id: got 'name'; accepted: user/name"),
         ("export missing --out new --format onnx", "format: got 'onnx'; accepted: peft"),
         ("jobs logs nope", "job: got 'nope'; accepted: an id"),
         ("jobs submit dance", "command: got 'dance'; accepted: train"),
@@ -175,7 +194,7 @@ def interrupted_run(backbone_folder, data_folder, tmp_path) -> Path:
         model=str(backbone_folder),
         apt=AptConfig(num_virtual_tokens=2),
         training=TrainSettings(epochs=2, batch_size=8, device="cpu"),
-        data_dir=str(data_folder),
+        data=DataSource(data_dir=str(data_folder)),
     )
     train(job, say=lambda line: None)
     update_finished_run(job.out, status="interrupted")
@@ -228,7 +247,10 @@ def test_traceback_is_shown_only_with_debug(call, problem, expected):
     assert (code, "Traceback" in err) == (expected, True)
 
 
-@pytest.mark.parametrize("words", [(), ("train",), ("retrain",), ("evaluate",), ("jobs",), ("jobs", "submit")])
+HELP = [(), ("train",), ("retrain",), ("evaluate",), ("export",), ("import",), ("push",), ("jobs",), ("jobs", "submit")]
+
+
+@pytest.mark.parametrize("words", HELP)
 def test_help_is_there_for_every_command_and_loads_no_torch(words):
     script = (
         "import sys, runpy\n"

@@ -26,6 +26,7 @@ from apt_core.gate_log import GateLog
 from apt_core.peft_adapter import export_peft
 from apt_core.retrain import retrain
 from apt_core.run_format import RUN_FILE, read_json_lines, read_run_info, status_of
+from apt_core.tasks.source import DataSource
 from apt_core.train import TrainJob, train
 
 STEPS = 15  # 3 epochs of 40 examples in batches of 8
@@ -39,7 +40,7 @@ def job(backbone_folder, data_folder, tmp_path) -> TrainJob:
         model=str(backbone_folder),
         apt=AptConfig(num_virtual_tokens=4),
         training=TrainSettings(epochs=3, batch_size=8, learning_rate=0.05, device="cpu"),
-        data_dir=str(data_folder),
+        data=DataSource(data_dir=str(data_folder)),
     )
 
 
@@ -63,6 +64,7 @@ def test_train_writes_a_folder_that_twenty_lines_can_read(job):
         "metrics.jsonl",
         "predictions.jsonl",
         "run.json",
+        "snapshots",
     ]
 
 
@@ -70,9 +72,9 @@ def test_train_says_which_texts_are_in_two_splits(job, tmp_path):
     folder = tmp_path / "leaky" / "copa"
     folder.mkdir(parents=True)
     for split in ("train", "validation", "test"):
-        (folder / f"{split}.jsonl").write_text((Path(job.data_dir) / "copa" / "train.jsonl").read_text())
+        (folder / f"{split}.jsonl").write_text((Path(job.data.data_dir) / "copa" / "train.jsonl").read_text())
     said = []
-    train(replace(job, data_dir=str(folder)), say=said.append)
+    train(replace(job, data=DataSource(data_dir=str(folder))), say=said.append)
     assert said[0] == "note: 40 of 40 validation examples have a text that is in train too"
 
 
@@ -141,10 +143,10 @@ def test_retrain_on_other_data_warns(job, tmp_path):
     train(job)
     other = tmp_path / "other" / "copa"
     other.mkdir(parents=True)
-    for path in (Path(job.data_dir) / "copa").iterdir():
+    for path in (Path(job.data.data_dir) / "copa").iterdir():
         (other / path.name).write_text(path.read_text().replace("rain", "stone"))
     said = []
-    retrain(job.out, job.out.with_name("b"), (1, 1, 1), data_dir=str(other.parent), say=said.append)
+    retrain(job.out, job.out.with_name("b"), (1, 1, 1), data=DataSource(data_dir=str(other.parent)), say=said.append)
     assert "warning: the data is not what" in said[0]
     said.clear()
     retrain(job.out, job.out.with_name("c"), (1, 1, 1), say=said.append)
@@ -202,6 +204,7 @@ from pathlib import Path
 from apt_core.callback import GateRecorder
 from apt_core.backbones import load_backbone
 from apt_core.config import AptConfig, TrainSettings
+from apt_core.tasks.source import DataSource
 from apt_core.train import TrainJob, train
 record = GateRecorder.record
 def record_and_wait(self, step):
@@ -211,7 +214,7 @@ def record_and_wait(self, step):
         sys.stdin.read()
 GateRecorder.record = record_and_wait
 train(TrainJob(task="copa", out=Path({str(job.out)!r}), model={job.model!r}, apt=AptConfig(num_virtual_tokens=4),
-    training=TrainSettings(**{job.training.model_dump()!r}), data_dir={job.data_dir!r}),
+    training=TrainSettings(**{job.training.model_dump()!r}), data=DataSource(data_dir={job.data.data_dir!r})),
     say=lambda line: None)
 """
     process = subprocess.Popen(
