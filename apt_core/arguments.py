@@ -49,7 +49,7 @@ def training_arguments(settings: TrainSettings, folder: Path, num_examples: int,
             warmup_steps=settings.warmup_ratio,
             weight_decay=settings.weight_decay,
             seed=settings.seed,
-            use_cpu=settings.device == "cpu",
+            use_cpu=settings.device == "cpu" or (num_ranks() > 1 and not on_gpu),  # said, so that they meet over gloo
             bf16=settings.bf16,
             **(checkpointing() if settings.gradient_checkpointing else {}),
             torch_compile=settings.torch_compile,

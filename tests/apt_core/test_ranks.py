@@ -43,7 +43,7 @@ def run(arguments: list[str], *, processes: int) -> subprocess.CompletedProcess:
 def test_two_processes_record_the_gates_of_one_with_the_same_total_batch(backbone_folder, data_folder, tmp_path, task):
     common = ["train", "--task", task, "--data-dir", str(data_folder), "--model", str(backbone_folder)]
     common += ["--num-virtual-tokens", "3", "--epochs", "2", "--lr", "0.01", "--backbone-dropout", "0"]
-    common += ["--device", "cpu", "--json"]
+    common += ["--json"]
     folders = {}
     for processes in (1, 2):
         out = tmp_path / str(processes)
