@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -98,6 +99,8 @@ def train_command(
     gradient_checkpointing: options.GradientCheckpointing = None,
     torch_compile: options.TorchCompile = None,
     snapshot_steps: options.SnapshotSteps = None,
+    record_every: options.RecordEvery = None,
+    record_dtype: options.RecordDtype = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="go on with the interrupted run in --out, with its own settings")
     ] = False,
@@ -109,6 +112,11 @@ def train_command(
     Settings that are not given are the task's own, or else: 4 epochs, --lr 0.005, --batch-size 16, --max-length 128,
     --seed 1, AdamW, float32. Several processes: torchrun --nproc-per-node N -m apt_core train ...
     """
+    if resume:
+        if out is None:
+            raise bad_value("out", None, "the folder of the interrupted run", "Add --out with --resume.")
+        report(_resume(context, out), out, as_json)
+        return
     data = options.given_settings(context, DataSource)
     task = task or infer_task(data) or (None if data.place else DEFAULT_TASK)
     if task not in TASKS:
@@ -117,14 +125,12 @@ def train_command(
     options.check_lengths(context)
     apt = options.given_settings(context, AptConfig)
     settings = options.given_settings(context, TrainSettings, TASKS[task].training)
-    if resume and out is None:
-        raise bad_value("out", None, "the folder of the interrupted run", "Add --out with --resume.")
     out = out or next_run_folder(RUNS_ROOT, f"{task}-{method_slug(apt)}")
 
     from apt_core.start import AdapterStart, adapter_config
     from apt_core.train import TrainJob, check_output, train
 
-    check_output(out, resume)
+    check_output(out, resume=False)
     start = None
     if init_adapter is not None:
         given = options.typed_names(context) & AptConfig.model_fields.keys()
@@ -133,9 +139,27 @@ def train_command(
     job = TrainJob(
         task=task, out=out, model=model, apt=apt, training=settings, data=data, command=command_line(), start=start
     )
-    if resume:
-        job = resumed_job(job, TrainJob.from_run(out), options.typed_names(context))
-    report(train(job, resume=resume, say=_say), out, as_json)
+    report(train(job, say=_say), out, as_json)
+
+
+def _resume(context: typer.Context, out: Path) -> RunInfo | None:
+    """Goes on with an interrupted run; what was typed beside it must be what the run says, but for where data is."""
+    from apt_core.train import TrainJob, check_output, train
+
+    check_output(out, resume=True)
+    options.check_lengths(context)
+    typed = options.typed_names(context)
+    job = TrainJob.from_run(out)
+    job = replace(job, data=job.data.moved(**options.typed_place(context)))
+    asked = replace(
+        job,
+        task=context.params["task"] or job.task,
+        model=context.params["model"],
+        apt=options.given_settings(context, AptConfig),
+        training=options.given_settings(context, TrainSettings),
+        data=options.given_settings(context, DataSource),
+    )
+    return train(resumed_job(asked, job, typed), resume=True, say=_say)
 
 
 @app.command("retrain")
@@ -155,6 +179,7 @@ def retrain_command(
     ] = "scratch",
     data_dir: options.DataDir = None,
     dataset_name: options.DatasetName = None,
+    dataset_config_name: options.DatasetConfigName = None,
     train_file: options.TrainFile = None,
     validation_file: options.ValidationFile = None,
     test_file: options.TestFile = None,
@@ -184,7 +209,7 @@ def retrain_command(
         out,
         lengths,
         init=init,
-        data=options.moved(TrainJob.from_run(run).data, context),
+        data=TrainJob.from_run(run).data.moved(**options.typed_place(context)),
         command=command_line(),
         say=_say,
         **training,
@@ -199,6 +224,7 @@ def evaluate_command(
     split: Annotated[str, typer.Option(help="validation or test")] = "test",
     data_dir: options.DataDir = None,
     dataset_name: options.DatasetName = None,
+    dataset_config_name: options.DatasetConfigName = None,
     train_file: options.TrainFile = None,
     validation_file: options.ValidationFile = None,
     test_file: options.TestFile = None,
@@ -210,7 +236,9 @@ def evaluate_command(
     from apt_core.evaluate_run import evaluate_run
     from apt_core.train import TrainJob
 
-    metrics = evaluate_run(run, split, data=options.moved(TrainJob.from_run(run).data, context), device=device)
+    metrics = evaluate_run(
+        run, split, data=TrainJob.from_run(run).data.moved(**options.typed_place(context)), device=device
+    )
     if as_json:
         print(json.dumps({"run": str(run), "split": split, "metrics": metrics}))
     else:

@@ -36,7 +36,7 @@ def training_arguments(settings: TrainSettings, folder: Path, num_examples: int,
     on_gpu = torch.cuda.is_available() and settings.device != "cpu"
     if settings.bf16 and on_gpu and not torch.cuda.is_bf16_supported():
         raise bad_value("bf16", True, "False, because this GPU has no bfloat16")
-    steps_per_epoch = -(-num_examples // (settings.batch_size * settings.gradient_accumulation_steps * num_ranks()))
+    steps_per_epoch = count_steps(settings, num_examples)
     try:
         return TrainingArguments(
             output_dir=str(folder),
@@ -72,6 +72,18 @@ def training_arguments(settings: TrainSettings, folder: Path, num_examples: int,
         raise AptValueError("training: " + " ".join(str(problem).split())) from problem
 
 
+def count_steps(settings: TrainSettings, num_examples: int) -> int:
+    """Optimizer steps in an epoch."""
+    return -(-num_examples // (settings.batch_size * settings.gradient_accumulation_steps * num_ranks()))
+
+
+def late_snapshots_note(settings: TrainSettings, num_examples: int) -> str | None:
+    """Which steps that were to be kept will never come; None if all will."""
+    total = settings.epochs * count_steps(settings, num_examples)
+    late = [str(step) for step in settings.snapshot_steps or () if step > total]
+    return f"snapshot-steps: {', '.join(late)} will not be kept, training has {total} steps" if late else None
+
+
 def checkpointing() -> dict[str, Any]:
     """The Trainer's arguments for gradient checkpointing, by the name that the installed transformers has for it."""
     known = TrainingArguments.__dataclass_fields__
@@ -100,4 +112,4 @@ def check_optimizer(trainer: AptTrainer) -> None:
         trainer.create_optimizer()
     except (ValueError, ImportError, RuntimeError) as problem:
         reason = " ".join(str(problem).split())
-        raise bad_value("optim", str(trainer.args.optim), f"one that this installation has ({reason})") from problem
+        raise bad_value("optim", trainer.args.optim.value, f"one that this installation has ({reason})") from problem

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import transformers
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -75,11 +76,20 @@ def load_backbone(name: str, auto_class: str, *, dtype: str = "auto", **head: ob
     if loader is None or not hasattr(loader, "from_pretrained"):
         raise AptValueError(f"architecture: got {auto_class!r}; accepted: the name of a transformers model class.")
     try:
-        model, loading = loader.from_pretrained(resolve_backbone(name), output_loading_info=True, dtype=dtype, **head)
-    except (OSError, ValueError) as problem:
+        model, loading = loader.from_pretrained(
+            resolve_backbone(name), output_loading_info=True, dtype=dtype, ignore_mismatched_sizes=True, **head
+        )
+    except (OSError, ValueError, TypeError, SafetensorError) as problem:
         raise _not_loadable(name, problem) from problem
     model.config.name_or_path = canonical_name(name)
-    fresh = sorted({key.rpartition(".")[0] for key in loading["missing_keys"]})
+    other_sizes = [key for key, *_ in loading["mismatched_keys"]]  # a head for another number of classes
+    inside = [key for key in other_sizes if key.startswith(model.base_model_prefix + ".")]
+    if inside:
+        raise AptValueError(
+            f"model: got {name!r}, whose weights do not fit its config.json, first at {inside[0]}; accepted: a folder "
+            "that save_pretrained of a transformers model wrote."
+        )
+    fresh = sorted({key.rpartition(".")[0] for key in (*loading["missing_keys"], *other_sizes)})
     return Backbone(model, tuple(fresh))
 
 
@@ -91,8 +101,15 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(resolve_backbone(name))
-    except (OSError, ValueError, KeyError) as problem:
+    except (OSError, ValueError, KeyError, TypeError) as problem:
         raise _not_loadable(name, problem) from problem
+    files = {*type(tokenizer).vocab_files_names.values(), "tokenizer.json"}
+    folder = Path(resolve_backbone(name))
+    if folder.is_dir() and not any((folder / file).is_file() for file in files):  # transformers then makes an empty one
+        raise AptFileNotFoundError(
+            f"model: got {name!r}, a folder without its tokenizer; accepted: one with {' or '.join(sorted(files))}. "
+            "Save the tokenizer into it."
+        )
     if tokenizer.pad_token is None:
         if tokenizer.eos_token is None:
             raise AptValueError(

@@ -11,6 +11,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from apt_core.errors import AptValueError
+from apt_core.gate_tail import check_recording
 from apt_core.gate_tally import GateTally
 from apt_core.model import AptModel
 from apt_core.processes import is_main_rank
@@ -26,19 +27,36 @@ class GateRecorder(TrainerCallback):
     Args:
         folder: the run folder; one that holds a finished run is refused when training starts.
         info: what to say in ``run.json`` beside what can be read off the model (task, data, command, ...).
+        every: gates are recorded at steps ``every``, 2 * ``every``, ... and at the last step (``total_steps`` of
+            ``run.json``, which a Trainer knows) if training gets there. A row is of its step alone, not of the steps
+            between.
+        dtype: how token gates are stored, ``float32`` or ``float16`` (half the size, three digits). A gate within
+            (0, 1) stays within (0, 1); what is read back is float32.
         resume: True goes on with the run in ``folder`` from the step at which training starts.
         keep_open: True leaves finishing the run to the caller, through ``writer``.
 
     Raises:
+        AptValueError: on ``every`` or ``dtype`` that cannot be used.
         AptFileExistsError: when training starts, if the folder already holds a run that is not being resumed.
     """
 
     def __init__(
-        self, folder: str | Path, info: RunInfo | None = None, *, resume: bool = False, keep_open: bool = False
+        self,
+        folder: str | Path,
+        info: RunInfo | None = None,
+        *,
+        every: int = 1,
+        dtype: str = "float32",
+        resume: bool = False,
+        keep_open: bool = False,
     ) -> None:
+        check_recording(every, dtype)
         self.folder = Path(folder)
         self.writer: RunWriter | None = None
         self._info = info or RunInfo()
+        self._every = every
+        self._dtype = dtype
+        self._total_steps = 0
         self._resume = resume
         self._keep_open = keep_open
         self._tally: GateTally | None = None
@@ -66,15 +84,27 @@ class GateRecorder(TrainerCallback):
         }
         self._before = self._info.seconds
         self._started = time.monotonic()
+        recorded = {"record_every": self._every, "record_dtype": self._dtype}
+        full = RunInfo(**{**seen, **fields, **told, **recorded})
+        self._total_steps = full.total_steps
         if is_main_rank():
-            self.writer = RunWriter(self.folder, RunInfo(**{**seen, **fields, **told}), resume_step)
+            self.writer = RunWriter(self.folder, full, resume_step)
         self._tally = GateTally(model, training=True)
 
     def record(self, step: int) -> None:
         """Writes the gates that the forward passes since the last call had; ``step`` counts from 1.
 
-        Where several processes train together all must call it: the gates are those of all their batches.
+        Call it at every step, also where only every so many are recorded. Where several processes train together all
+        must call it: the gates are those of all their batches.
+
+        Raises:
+            AptWriteError: if the run folder does not take what earlier steps left to write.
         """
+        if step % self._every and step != self._total_steps:
+            self._tally.discard()  # the next row is of its own step only
+            if self.writer is not None:
+                self.writer.info.step = step
+            return
         averages = self._tally.average()
         if self.writer is not None:
             self.writer.append_gates(step, *averages)

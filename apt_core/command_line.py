@@ -8,7 +8,7 @@ import traceback
 import typer
 from typer.exceptions import TyperException
 
-from apt_core.errors import AptError
+from apt_core.errors import AptError, AptWriteError
 from apt_core.processes import is_main_rank
 
 
@@ -24,7 +24,7 @@ def run_typer(app: typer.Typer) -> None:
     except TyperException as problem:  # a flag or argument that does not fit
         _end(f"{problem.format_message()} See --help.", 2, debug)
     except AptError as problem:
-        _end(str(problem), 2, debug)
+        _end(str(problem), 1 if isinstance(problem, AptWriteError) else 2, debug)
     except Exception as problem:
         hint = "" if debug else " Add --debug for the traceback."
         _end(f"{type(problem).__name__}: {problem}.{hint}", 1, debug)

@@ -163,6 +163,10 @@ class TrainSettings(Settings):
     """compile the model with ``torch.compile``"""
     snapshot_steps: tuple[Annotated[int, Field(ge=1)], ...] | None = None
     """optimizer steps after which what is trained is kept, to rewind to; None: one, after a tenth of all steps"""
+    record_every: int = Field(1, ge=1, le=1_000_000)
+    """gates are recorded every so many optimizer steps, and at the last"""
+    record_dtype: Literal["float32", "float16"] = "float32"
+    """how recorded gates are stored; float16 takes half the space and keeps three digits"""
 
 
 def parse_prefix_lengths(text: str | Sequence[int]) -> tuple[int, ...]:

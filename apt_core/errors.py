@@ -19,6 +19,10 @@ class AptFileExistsError(AptError, FileExistsError):
     """Writing would overwrite something that already exists."""
 
 
+class AptWriteError(AptError, OSError):
+    """A run folder does not take what a training has to write, such as when the disk is full: exit code 1."""
+
+
 def bad_value(field: str, received: object, accepted: str, hint: str = "") -> AptValueError:
     """Builds the error for one unusable value: ``field: got ...; accepted: .... hint``.
 

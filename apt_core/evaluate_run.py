@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from apt_core.backbones import load_tokenizer, pad_as
+from apt_core.config import TrainSettings
 from apt_core.errors import AptValueError, bad_value
 from apt_core.evaluate import evaluate
 from apt_core.model import AptModel
@@ -23,9 +24,13 @@ def load_run(folder: Path) -> AptModel:
     Raises:
         AptError: if it is no run, not finished, or its adapter is damaged.
     """
-    _finished(folder)
+    info = _finished(folder)
     quiet_transformers()
-    return AptModel.from_pretrained(folder / ADAPTER_FOLDER)
+    dtype = TrainSettings(**info.training).dtype if info.training else "auto"
+    model = AptModel.from_pretrained(folder / ADAPTER_FOLDER, dtype=dtype)
+    if model.config.pad_token_id is None:
+        pad_as(model, load_tokenizer(info.model))
+    return model
 
 
 def evaluate_run(
@@ -53,9 +58,13 @@ def evaluate_run(
         raise bad_value("split", split, ", ".join(task.splits))
     if task.fingerprint() != info.data_hash:
         print("warning: the data is not what this run was trained on", file=sys.stderr)
+    if info.labels and list(task.labels) != info.labels:
+        raise bad_value(
+            "data", ", ".join(task.labels), f"the classes of the run: {', '.join(info.labels)}",
+            "They are taken from the training file: name the one that the run was trained on.",
+        )  # fmt: skip
     model = load_run(folder)
     tokenizer = load_tokenizer(job.model)
-    pad_as(model, tokenizer)
     model.to("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
     result = evaluate(
         model,
@@ -63,7 +72,7 @@ def evaluate_run(
         split,
         tokenizer,
         batch_size=2 * job.training.batch_size,
-        max_length=fitting_length(job.training.max_length, tokenizer, model.apt_config),
+        max_length=fitting_length(job.training.max_length, tokenizer, model),
     )
     update_finished_run(folder, metrics={**info.metrics, split: result.metrics})
     return result.metrics

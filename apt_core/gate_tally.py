@@ -80,6 +80,11 @@ class GateTally:
             seen.clear()
         return taken
 
+    def discard(self) -> None:
+        """Forgets the passes since the last call, of a step that is not recorded."""
+        for seen in self._seen:
+            seen.clear()
+
     def average(self) -> GateAverages:
         """Mean and standard deviation over the rows since the last call, and the layer scales as they are now.
 

@@ -84,6 +84,12 @@ class AptModel(HubMixin):
             not 0 <= new <= old for new, old in zip(prefix_lengths, now, strict=True)
         ):
             raise bad_value("prefix_lengths", list(prefix_lengths), f"{len(now)} integers, each at most that of {now}")
+        if self.apt_config.shift_positions and len(set(prefix_lengths)) != 1:
+            raise bad_value(
+                "prefix_lengths",
+                list(prefix_lengths),
+                "equal lengths, because shift_positions counts them as positions",
+            )
         if self.apt_config.token_gate == "hidden" and token_gate is None:
             raise AptValueError(
                 "token_gate: got None; accepted: mean gates [L, P] for a model with hidden gates. Take a recorded step "
@@ -190,12 +196,25 @@ class AptModel(HubMixin):
             AptFileNotFoundError: if the file is missing.
             AptValueError: if it is damaged, or its tensors are not exactly the trained ones.
         """
-        if not path.is_file():
-            raise AptFileNotFoundError(f"{path}: no such file; give the folder that save_pretrained wrote.")
-        try:
-            tensors = load_file(path)
-        except (SafetensorError, OSError) as problem:
-            raise AptValueError(f"{path}: damaged, cannot be read ({problem}).") from problem
+        self._fill(path, _read_tensors(path))
+
+    def load_prefix(self, path: Path) -> list[str]:
+        """The same for an adapter that may be of another task: its head is taken only where it fits.
+
+        Returns:
+            Names of the head's tensors that were not taken.
+        """
+        tensors, own = _read_tensors(path), self.trained_state_dict()
+        head = {name for name in tensors.keys() | own.keys() if "apt_prefix" not in name.split(".")}
+        shapes = [{name: part[name].shape for name in head & part.keys()} for part in (tensors, own)]
+        if shapes[0] == shapes[1]:
+            self._fill(path, tensors)
+            return []
+        kept = {name: own[name].detach() for name in head & own.keys()}
+        self._fill(path, {**{name: value for name, value in tensors.items() if name not in head}, **kept})
+        return sorted(head & tensors.keys())
+
+    def _fill(self, path: Path, tensors: dict[str, Tensor]) -> None:
         own = self.trained_state_dict()
         expected = {name: tuple(value.shape) for name, value in own.items()}
         received = {name: tuple(value.shape) for name, value in tensors.items()}
@@ -209,13 +228,19 @@ class AptModel(HubMixin):
 
     @classmethod
     def from_pretrained(
-        cls, name_or_folder: str | Path, backbone: PreTrainedModel | None = None, **download: Any
+        cls,
+        name_or_folder: str | Path,
+        backbone: PreTrainedModel | None = None,
+        *,
+        dtype: str = "auto",
+        **download: Any,
     ) -> AptModel:
         """Loads what ``save_pretrained`` or ``push_to_hub`` wrote.
 
         Args:
             name_or_folder: the adapter's folder, or ``user/name`` on the Hub.
             backbone: the frozen model to put it on, changed in place; None loads the one named in the config.
+            dtype: type of the frozen weights where the backbone is loaded here, such as bfloat16; auto: as stored.
             download: ``revision``, ``token``, ``cache_dir``, ``local_files_only``, ``force_download``; for the Hub.
 
         Raises:
@@ -242,7 +267,7 @@ class AptModel(HubMixin):
                     f"{path}: base_model_name_or_path: got {name!r}; accepted: a name to load the backbone by. Load "
                     f"{architecture} yourself and give it: AptModel.from_pretrained(..., backbone)."
                 )
-            backbone = load_backbone(name, architecture, id2label=id2label).model
+            backbone = load_backbone(name, architecture, dtype=dtype, id2label=id2label).model
         model = get_apt_model(backbone, config)
         model.load_trained(folder)
         return model
@@ -318,15 +343,27 @@ def pooling_of(site: Site, config: AptConfig) -> Pooling:
     return config.gate_pooling
 
 
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise AptFileNotFoundError(f"{path}: no such file; give the folder that save_pretrained wrote.")
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as problem:
+        raise AptValueError(f"{path}: damaged, cannot be read ({problem}).") from problem
+
+
 def _shift_positions(model: AptModel, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
-    """Lets the text begin at position P, unless the caller says otherwise."""
+    """Lets the text begin at position P; positions that are given are the text's own and move with it."""
     text = kwargs.get("input_ids", kwargs.get("inputs_embeds", args[0] if args else None))
-    if not model.apt_config.shift_positions or text is None or kwargs.get("position_ids") is not None:
+    if not model.apt_config.shift_positions or text is None:
         return args, kwargs
-    start = model.apt_config.prefix_lengths[0]
-    length = text.shape[1] if kwargs.get("input_ids") is None and text.dim() == 3 else text.shape[-1]
-    positions = torch.arange(start, start + length, device=text.device)[None]
-    return args, {**kwargs, "position_ids": positions}
+    start, positions = model.apt_config.prefix_lengths[0], kwargs.get("position_ids")
+    if positions is None:
+        cache = kwargs.get("past_key_values")
+        seen = int(cache.get_seq_length()) if cache is not None else 0
+        length = text.shape[1] if kwargs.get("input_ids") is None and text.dim() == 3 else text.shape[-1]
+        positions = torch.arange(seen, seen + length, device=text.device)[None]
+    return args, {**kwargs, "position_ids": positions + start}
 
 
 def _gate_of(prefix: LayerPrefix) -> np.ndarray:

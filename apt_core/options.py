@@ -8,7 +8,7 @@ import typer
 
 from apt_core.config import Settings, parse_prefix_lengths, parse_steps
 from apt_core.errors import bad_value
-from apt_core.tasks.source import DataSource
+from apt_core.tasks.source import PLACES
 
 S = TypeVar("S", bound=Settings)
 
@@ -135,14 +135,18 @@ SnapshotSteps = Annotated[
     str | None,
     typer.Option(help="steps whose values are kept for rewinding, such as 50,200 [default: a tenth of all steps]"),
 ]
+RecordEvery = Annotated[
+    int | None, typer.Option(help="record gates every so many optimizer steps, and at the last [default: 1]")
+]
+RecordDtype = Annotated[
+    str | None, typer.Option(help="store recorded gates as float32 or float16 (half the size) [default: float32]")
+]
 
 _PARSED = {
     "prefix_lengths": parse_prefix_lengths,
     "snapshot_steps": parse_steps,
     "attention": lambda text: tuple(part.strip() for part in text.split(",")),
 }
-LOCATIONS = ("data_dir", "dataset_name", "dataset_config_name", "train_file", "validation_file", "test_file")
-"""the fields of ``DataSource`` that say where data is; the others say how it is read"""
 
 
 def given_settings(context: typer.Context, kind: type[S], defaults: dict[str, Any] | None = None) -> S:
@@ -161,13 +165,9 @@ def typed_names(context: typer.Context) -> set[str]:
     return {name for name in context.params if context.get_parameter_source(name).name == "COMMANDLINE"}
 
 
-def moved(source: DataSource, context: typer.Context) -> DataSource:
-    """``source`` with the place that was typed, if one was: data may have moved since a run was trained."""
-    typed = {name: context.params.get(name) for name in LOCATIONS if context.params.get(name) is not None}
-    if not typed:
-        return source
-    kept = {name: value for name, value in source.model_dump().items() if name not in LOCATIONS}
-    return DataSource(**kept, **typed)
+def typed_place(context: typer.Context) -> dict[str, str]:
+    """The fields of ``DataSource`` that say where data is, as far as they were typed."""
+    return {name: context.params[name] for name in PLACES if context.params.get(name) is not None}
 
 
 def check_lengths(context: typer.Context) -> None:

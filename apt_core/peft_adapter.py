@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -90,7 +91,11 @@ def export_peft(model: AptModel, folder: str | Path) -> None:
     save_file({TABLE: table, **head}, folder / WEIGHTS_FILE, metadata={"format": "pt"})
     bare.prune((0,) * len(folded))
     bare.apt_config = bare.apt_config.model_copy(update={"shift_positions": False})
-    worst = _difference(model, PeftModel.from_pretrained(bare, folder), _small_batch(model))
+    try:
+        worst = _difference(model, PeftModel.from_pretrained(bare, folder), _small_batch(model))
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
     if not worst < TOLERANCE:
         for path in folder.iterdir():
             path.unlink()

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from apt_core.config import canonical_name
 from apt_core.errors import bad_value
+from apt_core.tasks.source import PLACES
 
 if TYPE_CHECKING:
     from apt_core.train import TrainJob
@@ -38,7 +39,7 @@ def resumed_job(asked: TrainJob, earlier: TrainJob, typed: set[str]) -> TrainJob
         "task": (asked.task, earlier.task),
         "model": (canonical_name(asked.model), canonical_name(earlier.model)),
     }
-    for name in sorted(typed & values.keys()):
+    for name in sorted(typed & values.keys() - set(PLACES)):  # data may have moved; its hash tells if it is other data
         now, then = values[name]
         if now != then:
             flag = _FLAGS.get(name, name.replace("_", "-"))

@@ -49,6 +49,12 @@ def retrain(
             ",".join(map(str, prefix_lengths)),
             f"{info.num_layers} integers, one per layer of {info.model} (got {len(prefix_lengths)})",
         )
+    if job.apt.shift_positions and len(set(prefix_lengths)) != 1:
+        raise bad_value(
+            "prefix_lengths",
+            ",".join(map(str, prefix_lengths)),
+            f"equal lengths, because {parent} counts virtual tokens as positions (--shift-positions)",
+        )
     changed = {name: value for name, value in training.items() if value is not None}
     start = pruned_start(parent, init, prefix_lengths)
     job = replace(

@@ -11,8 +11,10 @@ train.log          what the training process printed, when it was started as a j
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import os
 import platform
 import threading
 from datetime import UTC, datetime
@@ -24,8 +26,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from apt_core.config import describe
 from apt_core.errors import AptFileExistsError, AptFileNotFoundError, AptValueError, bad_value
-from apt_core.gate_log import GateLogWriter, write_atomic
+from apt_core.files import read_bounded, write_atomic
+from apt_core.gate_writer import GateLogWriter
 from apt_core.processes import is_alive
+from apt_core.shard_header import MAX_TOKENS_PER_LAYER
 
 SCHEMA_VERSION = 1
 RUN_FILE = "run.json"
@@ -38,6 +42,8 @@ CHECKPOINT_FOLDER = "checkpoints"
 LOG_FILE = "train.log"
 
 MAX_RUN_FILE_BYTES = 4 * 2**20
+MAX_LINES_BYTES = 64 * 2**20
+"""about 300,000 rows of losses, or the predictions for 100,000 examples of a model of 24 layers"""
 HEARTBEAT_SECONDS = 2.0
 LOST_AFTER_SECONDS = 120.0
 """a run of another machine without a heartbeat for this long counts as interrupted"""
@@ -48,7 +54,7 @@ Status = Literal["running", "finished", "failed", "interrupted"]
 class RunInfo(BaseModel):
     """``run.json``: who, what, when. Unknown fields are ignored so that newer writers of version 1 stay readable."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", ser_json_inf_nan="constants")  # a training that diverged stays readable
 
     schema_version: int = SCHEMA_VERSION
     status: Status = "running"
@@ -91,6 +97,10 @@ class RunInfo(BaseModel):
     device: str = ""
     num_processes: int = Field(1, ge=1)
     """that trained together; each saw its own batches"""
+    record_every: int = Field(1, ge=1)
+    """gates are recorded every so many optimizer steps"""
+    record_dtype: str = "float32"
+    """how token gates are stored: float32 or float16"""
     versions: dict[str, str] = Field(default_factory=dict)
     step: int = 0
     """last optimizer step known to be done"""
@@ -128,21 +138,23 @@ def read_run_info(folder: Path) -> RunInfo:
 
     Raises:
         AptFileNotFoundError: if ``folder`` is not a run folder.
-        AptValueError: if the file is damaged, too large or of a newer schema, with the reason.
+        AptValueError: if the file is a link, damaged, too large or of a newer schema, with the reason.
     """
     path = folder / RUN_FILE
-    if not path.is_file():
-        raise AptFileNotFoundError(f"{folder}: not a run folder (it has no {RUN_FILE}).")
-    if path.stat().st_size > MAX_RUN_FILE_BYTES:
-        raise AptValueError(f"{path}: larger than {MAX_RUN_FILE_BYTES} bytes; this is not a {RUN_FILE} of ours.")
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(read_bounded(path, MAX_RUN_FILE_BYTES))
+    except (FileNotFoundError, NotADirectoryError) as problem:
+        raise AptFileNotFoundError(f"{folder}: not a run folder (it has no {RUN_FILE}).") from problem
+    except AptValueError:
+        raise
     except (ValueError, OSError, RecursionError) as problem:
         raise AptValueError(f"{path}: damaged, not readable as JSON ({problem}).") from problem
     if not isinstance(content, dict):
         raise AptValueError(f"{path}: damaged, holds a {type(content).__name__} instead of an object.")
-    version = content.get("schema_version")
-    if isinstance(version, int) and version > SCHEMA_VERSION:
+    version = content.get("schema_version", SCHEMA_VERSION)
+    if type(version) is not int:
+        raise bad_value(f"{path}: schema_version", version, f"a whole number up to {SCHEMA_VERSION}")
+    if version > SCHEMA_VERSION:
         raise AptValueError(
             f"{path}: schema_version: got {version}; accepted: up to {SCHEMA_VERSION}. Update this program to read it."
         )
@@ -150,10 +162,10 @@ def read_run_info(folder: Path) -> RunInfo:
         info = RunInfo.model_validate(content)
     except ValidationError as problem:
         raise AptValueError(f"{path}: {describe(problem)}") from problem
-    if len(info.prefix_lengths) != info.num_layers or any(length < 0 for length in info.prefix_lengths):
-        raise AptValueError(
-            f"{path}: prefix_lengths: got {info.prefix_lengths}; accepted: {info.num_layers} numbers, 0 or larger."
-        )
+    lengths = info.prefix_lengths
+    if len(lengths) != info.num_layers or not all(0 <= length <= MAX_TOKENS_PER_LAYER for length in lengths):
+        accepted = f"{info.num_layers} numbers from 0 to {MAX_TOKENS_PER_LAYER}"
+        raise bad_value(f"{path}: prefix_lengths", lengths, accepted)
     return info
 
 
@@ -163,7 +175,8 @@ def status_of(info: RunInfo) -> Status:
         return info.status
     if info.host == this_host():
         return "running" if is_alive(info.pid, info.process_started) else "interrupted"
-    return "running" if _age_seconds(info.updated_at) < LOST_AFTER_SECONDS else "interrupted"
+    # a clock that is ahead must not make a dead run live for ever
+    return "running" if abs(_age_seconds(info.updated_at)) < LOST_AFTER_SECONDS else "interrupted"
 
 
 def _age_seconds(time_text: str) -> float:
@@ -173,22 +186,26 @@ def _age_seconds(time_text: str) -> float:
         return float("inf")
 
 
-def read_json_lines(path: Path) -> list[dict[str, Any]]:
+def read_json_lines(path: Path, at_most_bytes: int = MAX_LINES_BYTES) -> list[dict[str, Any]]:
     """The objects of a JSON Lines file of a run; a last line cut off in the middle of writing is passed over.
 
     Raises:
-        AptValueError: naming the first line that is not a JSON object.
+        AptValueError: naming the first line that is not a JSON object; if the file is a link, no regular file or
+            larger than ``at_most_bytes``.
     """
-    if not path.is_file():
+    try:
+        lines = read_bounded(path, at_most_bytes).split(b"\n")
+    except FileNotFoundError:
         return []
+    except OSError as problem:
+        raise AptValueError(f"{path}: cannot be read ({problem}).") from problem
     rows = []
-    lines = path.read_bytes().split(b"\n")
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
-        except ValueError as problem:
+        except (ValueError, RecursionError) as problem:
             if number == len(lines):
                 break
             raise AptValueError(f"{path}:{number}: damaged, not JSON ({problem}).") from problem
@@ -199,7 +216,7 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
 
 
 class RunWriter:
-    """Writes one run folder; a thread of its own keeps the heartbeat and flushes gates that wait.
+    """Writes one run folder; a thread of its own keeps the heartbeat, that of ``GateLogWriter`` writes gates.
 
     Args:
         folder: the run folder; made if missing.
@@ -209,6 +226,7 @@ class RunWriter:
 
     Raises:
         AptFileExistsError: if a new run is asked for where one is already.
+        AptValueError: if gates cannot be recorded as ``info`` says.
     """
 
     def __init__(self, folder: Path, info: RunInfo, resume_step: int | None = None) -> None:
@@ -227,9 +245,16 @@ class RunWriter:
                 "error": None,
             }
         )
-        self._lock = threading.Lock()
+        self._run_file = threading.Lock()  # held while run.json is written, so append_gates must not need it
+        self._metrics_file = threading.Lock()
         self._stopped = threading.Event()
-        self._gates = GateLogWriter(folder / GATES_FOLDER, self.info.prefix_lengths, resume_step)
+        self._gates = GateLogWriter(
+            folder / GATES_FOLDER,
+            self.info.prefix_lengths,
+            resume_step,
+            record_every=self.info.record_every,
+            record_dtype=self.info.record_dtype,
+        )
         if resume_step is not None:
             self._drop_metrics_after(resume_step)
         self._write_info()
@@ -238,18 +263,16 @@ class RunWriter:
 
     def append_gates(self, step: int, token_gate: Any, token_gate_std: Any, layer_scale: Any) -> None:
         """Adds the gates of one optimizer step; see ``GateLogWriter.append``."""
-        with self._lock:
-            self._gates.append(step, token_gate, token_gate_std, layer_scale)
-            self.info.step = step
+        self._gates.append(step, token_gate, token_gate_std, layer_scale)
+        self.info.step = step
 
     def flush_gates(self) -> None:
-        """Writes the gates that wait in memory."""
-        with self._lock:
-            self._gates.flush()
+        """Returns when the gates of every step are on disk; see ``GateLogWriter.flush``."""
+        self._gates.flush()
 
     def append_metrics(self, row: dict[str, Any]) -> None:
         """Adds one line to ``metrics.jsonl``."""
-        with self._lock, (self.folder / METRICS_FILE).open("a", encoding="utf-8") as file:
+        with self._metrics_file, (self.folder / METRICS_FILE).open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
 
     def write_predictions(self, rows: list[dict[str, Any]]) -> None:
@@ -259,7 +282,7 @@ class RunWriter:
 
     def update(self, **fields: Any) -> None:
         """Changes fields of ``run.json`` and writes it."""
-        with self._lock:
+        with self._run_file:
             self.info = self.info.model_copy(update=fields)
             self._write_info()
 
@@ -278,15 +301,14 @@ class RunWriter:
     def _close(self, **fields: Any) -> None:
         self._stopped.set()
         self._heart.join()
-        with self._lock:
-            self._gates.flush()
-            self.info = self.info.model_copy(update=fields)
-            self._write_info()
+        try:
+            self._gates.close()
+        finally:
+            self.update(**fields)
 
     def _beat(self) -> None:
         while not self._stopped.wait(HEARTBEAT_SECONDS):
-            with self._lock:
-                self._gates.flush_if_old()
+            with self._run_file, contextlib.suppress(OSError):  # the disk may take the next one
                 self._write_info()
 
     def _write_info(self) -> None:
@@ -294,15 +316,20 @@ class RunWriter:
         write_atomic(self.folder / RUN_FILE, (self.info.model_dump_json(indent=1) + "\n").encode())
 
     def _drop_metrics_after(self, step: int) -> None:
-        rows = read_json_lines(self.folder / METRICS_FILE)
+        rows = read_json_lines(self.folder / METRICS_FILE, at_most_bytes=2**31)
         kept = "".join(json.dumps(row) + "\n" for row in rows if row.get("step", 0) <= step)
         write_atomic(self.folder / METRICS_FILE, kept.encode())
 
 
 def update_finished_run(folder: Path, **fields: Any) -> RunInfo:
-    """Changes fields of a finished run's ``run.json``, such as the metrics of a further split."""
+    """Changes fields of a finished run's ``run.json``, such as the metrics of a further split.
+
+    Fields that a newer writer of this schema may have added stay as they are.
+    """
     info = read_run_info(folder).model_copy(update=fields)
-    write_atomic(folder / RUN_FILE, (info.model_dump_json(indent=1) + "\n").encode())
+    before = json.loads(read_bounded(folder / RUN_FILE, MAX_RUN_FILE_BYTES))
+    content = {**before, **info.model_dump(mode="json")}
+    write_atomic(folder / RUN_FILE, (json.dumps(content, indent=1) + "\n").encode())
     return info
 
 
@@ -323,6 +350,9 @@ def check_new_folder(folder: Path) -> None:
     """
     if (folder / RUN_FILE).exists():
         raise run_exists(folder)
+    place = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    if not place.is_dir() or not os.access(place, os.W_OK):
+        raise bad_value("out", str(folder), f"a folder that can be made; {place} is no folder that can be written to")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise bad_value("out", str(folder), "a folder that is new or empty", "Choose another --out.")
 
@@ -334,9 +364,10 @@ def snapshot_path(folder: Path, step: int) -> Path:
 
 def snapshot_steps(folder: Path) -> list[int]:
     """The steps that a run kept, in order; links are passed over."""
+    kept = folder / SNAPSHOTS_FOLDER
     return sorted(
         int(path.stem.removeprefix("step-"))
-        for path in (folder / SNAPSHOTS_FOLDER).glob("step-*.safetensors")
+        for path in (() if kept.is_symlink() else kept.glob("step-*.safetensors"))
         if path.stem.removeprefix("step-").isdecimal() and path.is_file() and not path.is_symlink()
     )
 

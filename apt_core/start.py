@@ -65,7 +65,8 @@ class AdapterStart:
 
             return import_peft(self.folder, backbone, config, say=say)
         model = get_apt_model(backbone, config)
-        model.load_trained_file(self.folder / WEIGHTS_FILE)
+        for name in model.load_prefix(self.folder / WEIGHTS_FILE):
+            say(f"note: not taken from {self.folder}: {name}, which does not fit this task's head; it starts anew")
         return model
 
 
@@ -107,9 +108,10 @@ def adapter_config(folder: Path, asked: AptConfig, given: set[str]) -> AptConfig
     settings = adapter_settings(folder)
     try:
         if settings.get("peft_type") == "APT":
-            config = AptConfig(**settings["apt_config"])
+            config = AptConfig(**{**settings["apt_config"], "modules_to_save": None})  # the head is the new task's
         else:
-            config = asked.model_copy(update={"num_virtual_tokens": int(settings["num_virtual_tokens"])})
+            exact = {} if "gate_init_std" in given else {"gate_init_std": 0.0}  # the outputs at the start are PEFT's
+            config = asked.model_copy(update={"num_virtual_tokens": int(settings["num_virtual_tokens"]), **exact})
     except (KeyError, TypeError, ValueError) as problem:
         if isinstance(problem, AptValueError):
             raise

@@ -13,7 +13,13 @@ import torch
 import transformers
 from transformers import EvalPrediction, PreTrainedTokenizerBase, PrinterCallback, set_seed
 
-from apt_core.arguments import LENGTH_COLUMN, check_optimizer, learning_rates, training_arguments
+from apt_core.arguments import (
+    LENGTH_COLUMN,
+    check_optimizer,
+    late_snapshots_note,
+    learning_rates,
+    training_arguments,
+)
 from apt_core.backbones import load_backbone, load_tokenizer, pad_as, set_dropout
 from apt_core.callback import GateRecorder
 from apt_core.config import AptConfig, TrainSettings, canonical_name
@@ -41,6 +47,9 @@ from apt_core.tasks.checks import check_task, length_note
 from apt_core.tasks.shots import take_shots
 from apt_core.tasks.source import DataSource
 from apt_core.trainer import AptTrainer, last_checkpoint
+
+SHORTEST_TEXT = 4
+"""sub-words that must fit"""
 
 
 @dataclass(frozen=True)
@@ -88,9 +97,10 @@ def load_job_data(job: TrainJob) -> TaskData:
         AptError: if the task, its files or their content are not usable.
     """
     task = load_task(job.task, job.data)
+    check_task(task)
     if job.training.shots is not None:
         task = take_shots(task, job.training.shots, job.training.seed)
-    check_task(task)
+        check_task(task, few=True)
     return task
 
 
@@ -120,11 +130,14 @@ def train(job: TrainJob, *, resume: bool = False, say: Callable[[str], None] = p
     set_seed(job.training.seed)
     tokenizer = load_tokenizer(job.model)
     model = build_model(job, task, tokenizer, say)
+    checkpoint = last_checkpoint(job.out / CHECKPOINT_FOLDER) if resume else None
     if resume and snapshot_path(job.out, 0).exists():
         model.load_trained_file(snapshot_path(job.out, 0))
+    elif resume and checkpoint is None and read_run_info(job.out).init != "scratch":
+        raise AptValueError(f"out: {job.out} has lost what it started from (snapshots/); start a new run.")
     family = family_of(task)
-    max_length = fitting_length(job.training.max_length, tokenizer, model.apt_config)
-    notes = [*check_task(task), length_note(task, tokenizer, max_length)]
+    max_length = fitting_length(job.training.max_length, tokenizer, model)
+    notes = [*check_task(task, few=job.training.shots is not None), length_note(task, tokenizer, max_length)]
     train_set = family.encode(task, "train", tokenizer, max_length)
     validation_set = family.encode(task, "validation", tokenizer, max_length)
 
@@ -132,7 +145,14 @@ def train(job: TrainJob, *, resume: bool = False, say: Callable[[str], None] = p
         predicted = family.predictions(task, "validation", result.predictions, result.label_ids)
         return family.score(task, "validation", predicted)
 
-    recorder = GateRecorder(job.out, _run_info(job, task, family, resume), resume=resume, keep_open=True)
+    recorder = GateRecorder(
+        job.out,
+        _run_info(job, task, family, resume),
+        every=job.training.record_every,
+        dtype=job.training.record_dtype,
+        resume=resume,
+        keep_open=True,
+    )
     snapshots = SnapshotRecorder(job.out, job.training.snapshot_steps, keep_start=job.start is not None)
     trainer = AptTrainer(
         model=model,
@@ -146,8 +166,13 @@ def train(job: TrainJob, *, resume: bool = False, say: Callable[[str], None] = p
         learning_rates=learning_rates(job.training),
     )
     trainer.remove_callback(PrinterCallback)
-    check_optimizer(trainer)
-    checkpoint = last_checkpoint(job.out / CHECKPOINT_FOLDER) if resume else None
+    try:
+        check_optimizer(trainer)
+    except AptValueError:
+        if not resume:  # the Trainer has made a folder for its checkpoints
+            shutil.rmtree(job.out, ignore_errors=True)
+        raise
+    notes.append(late_snapshots_note(job.training, len(train_set)))
     if resume:
         say(f"resuming {job.out} " + (f"after step {checkpoint[1]}" if checkpoint else "from the start"))
     for note in filter(None, notes):
@@ -209,10 +234,20 @@ def build_model(
     return model
 
 
-def fitting_length(max_length: int, tokenizer: PreTrainedTokenizerBase, config: AptConfig) -> int:
-    """``max_length``, or the backbone's own limit where that is smaller; shifted positions leave less of it."""
-    shift = config.prefix_lengths[0] if config.shift_positions else 0
-    return min(max_length, tokenizer.model_max_length - shift)
+def fitting_length(max_length: int, tokenizer: PreTrainedTokenizerBase, model: AptModel) -> int:
+    """``max_length``, or the backbone's own limit where that is smaller; shifted positions leave less of it.
+
+    Raises:
+        AptValueError: if nothing is left for the text.
+    """
+    shift = model.apt_config.prefix_lengths[0] if model.apt_config.shift_positions else 0
+    positions = getattr(model.config, "max_position_embeddings", None) or tokenizer.model_max_length
+    limit = min(tokenizer.model_max_length, positions) - shift
+    if limit < SHORTEST_TEXT:
+        raise bad_value(
+            "num_virtual_tokens", shift, f"at most {limit + shift - SHORTEST_TEXT}, because they count as positions"
+        )
+    return min(max_length, limit)
 
 
 def quiet_transformers() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from apt_core.errors import AptValueError
@@ -21,8 +21,11 @@ _MAJORITY = 0.05
 """how far a class's share must exceed an equal one to be worth a sentence"""
 
 
-def check_task(task: TaskData) -> list[str]:
+def check_task(task: TaskData, *, few: bool = False) -> list[str]:
     """Refuses data nothing can be learned from; returns what else a person should know, a sentence each.
+
+    Args:
+        few: train is a small draw of a split that was checked whole: tags it lacks are said, not refused.
 
     Raises:
         AptValueError: if train or validation is missing or empty; and where there are classes, if train has fewer than
@@ -31,20 +34,26 @@ def check_task(task: TaskData) -> list[str]:
     for split in ("train", "validation"):
         if not task.splits.get(split):
             raise AptValueError(f"data: the {split} split of task {task.name} holds no example.")
-    if "target" not in task.splits["train"][0]:
-        _check_classes(task)
-    return [*task.notes, *_class_notes(task), *_majority_notes(task), *_repetition_notes(task), *_shared_notes(task)]
+    missing = [] if "target" in task.splits["train"][0] else _check_classes(task, few)
+    return [
+        *task.notes,
+        *missing,
+        *_class_notes(task),
+        *_majority_notes(task),
+        *_repetition_notes(task),
+        *_shared_notes(task),
+    ]
 
 
 def length_note(task: TaskData, tokenizer: PreTrainedTokenizerBase, max_length: int) -> str | None:
     """How long training examples are in sub-words, and how many of them ``max_length`` cuts; None without examples.
 
-    Prompt and target count as one text; of several choices the longest counts.
+    Prompt and target count as one text, or, where each is cut on its own, the longer; of several choices the longest.
     """
     examples = task.splits["train"][:MEASURED_EXAMPLES]
     if not examples:
         return None
-    lengths = _lengths(examples, tokenizer)
+    lengths = _lengths(task, examples, tokenizer)
     cut = sum(length > max_length for length in lengths)
     said = f"{cut} of {len(lengths)} are cut" if cut else "none is cut"
     return (
@@ -53,8 +62,8 @@ def length_note(task: TaskData, tokenizer: PreTrainedTokenizerBase, max_length: 
     )
 
 
-def _check_classes(task: TaskData) -> None:
-    in_train = _classes(task.splits["train"])
+def _check_classes(task: TaskData, few: bool) -> list[str]:
+    in_train, notes = _classes(task.splits["train"]), []
     if len(in_train) < 2:
         raise AptValueError(
             f"data: the train split of task {task.name} holds one class only ({_name(task, in_train.pop())}); "
@@ -64,7 +73,11 @@ def _check_classes(task: TaskData) -> None:
         unseen = _classes(task.splits[split]) - in_train
         if unseen:
             names = ", ".join(sorted(_name(task, label) for label in unseen))
-            raise AptValueError(f"data: the {split} split of task {task.name} has labels that train lacks: {names}.")
+            said = f"the {split} split of task {task.name} has labels that train lacks: {names}"
+            if not (few and "tags" in task.splits["train"][0]):
+                raise AptValueError(f"data: {said}.")
+            notes.append(said)
+    return notes
 
 
 def _class_notes(task: TaskData) -> list[str]:
@@ -79,6 +92,8 @@ def _majority_notes(task: TaskData) -> list[str]:
     """What always answering with the most frequent class would score, where that is more than by chance."""
     notes = []
     for split, examples in task.splits.items():
+        if split == "test":  # its labels are for 'evaluate'
+            continue
         counts = Counter(example["label"] for example in examples if "label" in example)
         if not counts:
             continue
@@ -144,12 +159,15 @@ def _text(example: Example) -> str:
     return f"{example['text']}\n{example.get('text_pair', '')}"
 
 
-def _lengths(examples: list[Example], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def _lengths(task: TaskData, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase) -> list[int]:
     if "choices" in examples[0]:
         texts = [([example["context"]] * len(example["choices"]), example["choices"]) for example in examples]
         return [max(_count(tokenizer, *pair)) for pair in texts]
     if "tokens" in examples[0]:
         return _count(tokenizer, [example["tokens"] for example in examples], is_split_into_words=True)
+    if task.family == "seq2seq-lm":  # cut each on its own
+        prompt, target = ([example[part] for example in examples] for part in ("prompt", "target"))
+        return list(map(max, _count(tokenizer, prompt), _count(tokenizer, target)))
     if "target" in examples[0]:
         return _count(tokenizer, [f"{example['prompt']} {example['target']}".lstrip() for example in examples])
     texts = [example["text"] for example in examples]

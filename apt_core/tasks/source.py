@@ -12,6 +12,7 @@ from apt_core.config import Settings
 Name = Annotated[str, Field(min_length=1)]
 
 FILES = ("train_file", "validation_file", "test_file")
+PLACES = ("data_dir", "dataset_name", "dataset_config_name", *FILES)
 COLUMNS = (
     "text_column",
     "text_pair_column",
@@ -98,6 +99,17 @@ class DataSource(Settings):
     def place(self) -> str | None:
         """The field that says where the data is; None where nothing does."""
         return next((name for name in ("data_dir", "dataset_name", "train_file") if getattr(self, name)), None)
+
+    def moved(self, **place: str) -> Self:
+        """The same columns at another place: data may have moved since a run was trained.
+
+        Args:
+            place: ``data_dir``, or fields of a dataset, or of files; those not given of the same kind stay.
+        """
+        kinds = (("data_dir",), ("dataset_name", "dataset_config_name"), FILES)
+        left = {field for kind in kinds if place and not set(kind) & place.keys() for field in kind}
+        kept = {field: value for field, value in self.given().items() if field not in left}
+        return type(self)(**{**kept, **place})
 
     def given(self) -> dict[str, Any]:
         """Only what differs from the defaults, fit for JSON."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -56,6 +58,62 @@ def test_recorder_in_a_plain_trainer_writes_every_step_once(backbone, tmp_path):
     assert ((present > 0) & (present < 1)).all()
     losses = [row for row in read_json_lines(tmp_path / "run" / "metrics.jsonl") if "loss" in row]
     assert [row["step"] for row in losses] == [2, 4, 6, 8, 10]
+
+
+def test_recorder_of_every_third_step_records_the_last_one_too(make_backbone, tmp_path):
+    """The rows are those that a recorder of every step writes."""
+    logs = []
+    for every in (1, 3):
+        torch.manual_seed(5)
+        model = get_apt_model(make_backbone(), AptConfig(prefix_lengths=(2, 0, 3)))
+        recorder = GateRecorder(tmp_path / f"run-{every}", every=every)
+        Trainer(model, arguments(tmp_path), train_dataset=Words(), callbacks=[recorder]).train()
+        logs.append(GateLog(tmp_path / f"run-{every}" / "gates"))
+    assert logs[1].steps.tolist() == [3, 6, 9, 10]
+    for name, column in logs[1].read().items():
+        np.testing.assert_array_equal(column, logs[0].rows(logs[1].steps - 1)[name])
+    info = read_run_info(tmp_path / "run-3")
+    assert (info.record_every, logs[1].record_every, info.step) == (3, 3, 10)
+
+
+def test_recorder_in_float16_rounds_to_three_digits(make_backbone, tmp_path):
+    logs = []
+    for dtype in ("float32", "float16"):
+        torch.manual_seed(5)
+        model = get_apt_model(make_backbone(), AptConfig(num_virtual_tokens=2))
+        recorder = GateRecorder(tmp_path / dtype, dtype=dtype)
+        Trainer(model, arguments(tmp_path), train_dataset=Words(), callbacks=[recorder]).train()
+        logs.append(GateLog(tmp_path / dtype / "gates").read())
+    for name in logs[0]:
+        np.testing.assert_allclose(logs[1][name], logs[0][name], rtol=1e-3)
+    assert not np.array_equal(logs[1]["token_gate"], logs[0]["token_gate"])
+    assert read_run_info(tmp_path / "float16").record_dtype == "float16"
+
+
+@pytest.mark.parametrize("settings", [{"every": 0}, {"every": "2"}, {"dtype": "bfloat16"}])
+def test_recorder_with_settings_that_cannot_be_used_raises(tmp_path, settings):
+    with pytest.raises(AptError, match=r"record_(every|dtype): got .*; accepted: "):
+        GateRecorder(tmp_path / "run", **settings)
+    assert not (tmp_path / "run").exists()
+
+
+def test_recorder_raises_in_training_when_the_folder_is_gone(backbone, batch, tmp_path):
+    model = get_apt_model(backbone, AptConfig(num_virtual_tokens=2))
+    recorder = GateRecorder(tmp_path / "run")
+    recorder.start(model)
+    model.train()
+    shutil.rmtree(tmp_path / "run" / "gates")
+    with pytest.raises(AptError, match="gates cannot be written"):
+        record_steps(recorder, model, batch, 10)
+    with pytest.raises(AptError, match="gates cannot be written"):
+        recorder.close("folder gone")
+    assert read_run_info(tmp_path / "run").status == "failed"
+
+
+def record_steps(recorder: GateRecorder, model: torch.nn.Module, batch: dict, num_steps: int) -> None:
+    for step in range(1, num_steps + 1):
+        model(**batch)
+        recorder.record(step)
 
 
 def test_recorder_counts_optimizer_steps_under_gradient_accumulation(backbone, tmp_path):

@@ -73,6 +73,7 @@ def call(monkeypatch, capsys, tmp_path):
         ("train --snapshot-steps 5,x --out new", "snapshot_steps: got '5,x'; accepted: optimizer steps from 1"),
         ("train --attention sideways --out new", "attention.0: got 'sideways'"),
         ("train --dtype int8 --out new", "dtype: got 'int8'"),
+        ("train --out /dev/null/new", "out: got '/dev/null/new'; accepted: a folder that can be made"),
         ("train --init-adapter nothing --out new", "init-adapter: got 'nothing', which has no adapter_config.json"),
         ("dance", "dance"),
         ("retrain missing --prefix-lengths 1,2", "missing: not a run folder"),

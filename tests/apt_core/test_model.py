@@ -8,7 +8,7 @@ import pytest
 import torch
 from peft import PrefixTuningConfig, get_peft_model
 from safetensors.torch import load_file
-from transformers import BertForMultipleChoice, BertForTokenClassification, PreTrainedModel
+from transformers import BertForMultipleChoice, BertForTokenClassification, GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
 from apt_core import AptConfig, AptError, AptModel, get_apt_model
 from apt_core.model import WEIGHTS_FILE
@@ -239,3 +239,26 @@ def test_get_apt_model_twice_raises(backbone):
     model = get_apt_model(backbone, AptConfig())
     with pytest.raises(AptError, match="has prefixes already"):
         get_apt_model(model, AptConfig())
+
+
+def test_shifted_positions_hold_while_generating_from_a_cache():
+    """GPT-2 has learned positions: token by token from a cache must be what full forwards give."""
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=99, n_positions=64, n_embd=32, n_layer=2, n_head=4, bos_token_id=1, eos_token_id=98)
+    model = GPT2LMHeadModel(config).eval()
+    shifted = AptConfig(num_virtual_tokens=5, token_gate="static", shift_positions=True)
+    model = get_apt_model(model, shifted).eval()
+    text = torch.tensor([[4, 8, 15, 16]])
+    expected = text
+    with torch.no_grad():
+        for _ in range(6):
+            best = model(input_ids=expected, use_cache=False).logits[:, -1].argmax(dim=-1)
+            expected = torch.cat([expected, best[:, None]], dim=1)
+        generated = model.generate(
+            text, attention_mask=torch.ones_like(text), max_new_tokens=6, do_sample=False, pad_token_id=0
+        )
+        first = model(input_ids=text, use_cache=True)
+        second = model(input_ids=expected[:, 4:5], past_key_values=first.past_key_values, use_cache=True)
+        whole = model(input_ids=expected[:, :5], use_cache=False).logits[:, -1]
+    assert generated.tolist() == expected.tolist()
+    torch.testing.assert_close(second.logits[:, -1], whole, atol=1e-5, rtol=1e-5)

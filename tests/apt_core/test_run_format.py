@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import shutil
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import psutil
 import pytest
 
-from apt_core.errors import AptError, AptFileExistsError, AptFileNotFoundError, AptValueError
+from apt_core.errors import AptError, AptFileExistsError, AptFileNotFoundError, AptValueError, AptWriteError
 from apt_core.gate_log import GateLog
 from apt_core.run_format import (
     GATES_FOLDER,
@@ -24,6 +27,8 @@ from apt_core.run_format import (
     read_run_info,
     status_of,
     this_host,
+    utc_now,
+    write_atomic,
 )
 
 INFO = RunInfo(task="copa", num_layers=2, prefix_lengths=[3, 1], num_parameters={"prefix": 8, "head": 2, "frozen": 90})
@@ -103,7 +108,8 @@ os.kill(os.getpid(), signal.SIGKILL)
         ({"pid": os.getpid(), "process_started": 12345.0}, "interrupted"),  # the pid was used again
         ({"pid": 2**22 + 1}, "interrupted"),
         ({"pid": -5}, "interrupted"),
-        ({"host": "elsewhere", "updated_at": "2999-01-01T00:00:00+00:00"}, "running"),
+        ({"host": "elsewhere", "updated_at": utc_now()}, "running"),
+        ({"host": "elsewhere", "updated_at": "2999-01-01T00:00:00+00:00"}, "interrupted"),  # its clock is wrong
         ({"host": "elsewhere", "updated_at": "2001-01-01T00:00:00+00:00"}, "interrupted"),
         ({"host": "elsewhere", "updated_at": "yesterday"}, "interrupted"),
         ({"host": "elsewhere", "updated_at": "2001-01-01T00:00:00"}, "interrupted"),
@@ -121,6 +127,9 @@ def test_status_of_is_decided_from_process_and_heartbeat(fields, status):
         ("{", "damaged"),
         ("[]", "holds a list"),
         ("[" * 100_000, "damaged"),
+        (json.dumps({"schema_version": "2"}), "schema_version: got '2'; accepted: a whole number up to 1"),
+        (json.dumps({"schema_version": True}), "schema_version: got True"),
+        (json.dumps({"num_layers": 1, "prefix_lengths": [1025]}), "accepted: 1 numbers from 0 to 1024"),
         (json.dumps({"schema_version": 2}), r"schema_version: got 2; accepted: up to 1\. Update"),
         (json.dumps({"num_layers": "six"}), "num_layers: got 'six'"),
         (json.dumps({"num_layers": 3, "prefix_lengths": [1]}), "prefix_lengths: got .* accepted: 3 numbers"),
@@ -157,6 +166,95 @@ def test_read_json_lines_with_a_damaged_line_names_it(tmp_path, line):
     path.write_text(f'{{"step": 1}}\n{line}\n{{"step": 2}}\n')
     with pytest.raises(AptError, match=f"{METRICS_FILE}:2"):
         read_json_lines(path)
+
+
+def test_read_json_lines_keeps_a_loss_that_is_no_number(tmp_path):
+    path = tmp_path / METRICS_FILE
+    path.write_text('{"step": 1, "loss": NaN}\n')
+    assert math.isnan(read_json_lines(path)[0]["loss"])
+
+
+def test_read_json_lines_of_a_huge_file_raises_unread(tmp_path):
+    path = tmp_path / METRICS_FILE
+    path.touch()
+    os.truncate(path, 2**40)
+    with pytest.raises(AptValueError, match=r"metrics\.jsonl: 1,099,511,627,776 bytes, larger than the 67,108,864"):
+        read_json_lines(path)
+
+
+def test_read_json_lines_with_deep_nesting_raises(tmp_path):
+    path = tmp_path / METRICS_FILE
+    path.write_text("[" * 100_000 + "\n{}\n")
+    with pytest.raises(AptValueError, match=r"metrics\.jsonl:1: damaged"):
+        read_json_lines(path)
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
+@pytest.mark.parametrize("name", [RUN_FILE, METRICS_FILE])
+def test_what_is_no_regular_file_is_refused(tmp_path, kind, name):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    if kind == "link":
+        (tmp_path / "secret").write_text('{"step": 1}')
+        (folder / name).symlink_to(tmp_path / "secret")
+    elif kind == "pipe":
+        os.mkfifo(folder / name)
+    else:
+        (folder / name).mkdir()
+    with pytest.raises(AptValueError, match=f"{name}: (is a link|is not a regular file|cannot be read)"):
+        read_run_info(folder) if name == RUN_FILE else read_json_lines(folder / name)
+
+
+def test_run_writer_records_as_its_info_says(tmp_path):
+    writer = RunWriter(tmp_path, INFO.model_copy(update={"record_every": 5, "record_dtype": "float16"}))
+    for step in (5, 10):
+        writer.append_gates(step, *GATES)
+    writer.finish()
+    info, log = read_run_info(tmp_path), GateLog(tmp_path / GATES_FOLDER)
+    assert (info.record_every, info.record_dtype) == (log.record_every, log.record_dtype) == (5, "float16")
+
+
+def test_flushed_gates_are_on_disk(tmp_path):
+    writer = RunWriter(tmp_path, INFO)
+    for step in (1, 2, 3):
+        writer.append_gates(step, *GATES)
+    writer.flush_gates()
+    assert GateLog(tmp_path / GATES_FOLDER).steps.tolist() == [1, 2, 3]
+    writer.finish()
+
+
+def test_run_that_cannot_write_its_gates_says_so_and_failed(tmp_path):
+    writer = RunWriter(tmp_path, INFO)
+    writer.append_gates(1, *GATES)
+    shutil.rmtree(tmp_path / GATES_FOLDER)
+    with pytest.raises(AptWriteError, match="gates cannot be written"):
+        writer.fail("out of memory")
+    info = read_run_info(tmp_path)
+    assert (info.status, info.error) == ("failed", "out of memory")
+
+
+def test_append_gates_does_not_wait_for_the_run_file(tmp_path, monkeypatch):
+    """While another thread, such as the heartbeat, waits for the disk with run.json."""
+    writer = RunWriter(tmp_path, INFO)
+    begun, disk = threading.Event(), threading.Event()
+
+    def slow(path, content):
+        begun.set()
+        assert disk.wait(10)
+        write_atomic(path, content)
+
+    monkeypatch.setattr("apt_core.run_format.write_atomic", slow)
+    other = threading.Thread(target=writer.update, kwargs={"total_steps": 9})
+    other.start()
+    assert begun.wait(10)
+    writer.append_gates(1, *GATES)
+    writer.flush_gates()
+    assert len(GateLog(tmp_path / GATES_FOLDER)) == 1
+    disk.set()
+    other.join()
+    writer.finish()
+    info = read_run_info(tmp_path)
+    assert (info.step, info.total_steps) == (1, 9)
 
 
 def test_next_run_folder_counts_up(tmp_path):

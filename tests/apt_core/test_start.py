@@ -180,6 +180,27 @@ def test_training_can_start_from_an_adapter_of_pefts(backbone_folder, tmp_path, 
     np.testing.assert_allclose(key * start, table.reshape(3, 6, 4, 8).transpose(1, 2, 0, 3)[0], atol=1e-6)
 
 
+def test_adapter_of_another_task_gives_its_prefix_and_says_what_not(parent, backbone_folder, tmp_path):
+    rows = [f"{word} tree,{number % 3}" for number, word in enumerate("abcdefghijklmnopqrstu")]
+    (tmp_path / "train.csv").write_text("\n".join(["text,label", *rows]))
+    said = []
+    job = TrainJob(
+        task="text-classification",
+        out=tmp_path / "run",
+        model=str(backbone_folder),
+        apt=adapter_config(parent / "adapter", AptConfig(), set()),
+        training=TrainSettings(epochs=1, batch_size=8, device="cpu"),
+        data=DataSource(train_file=str(tmp_path / "train.csv")),
+        start=AdapterStart(parent / "adapter"),
+    )
+    train(job, say=said.append)
+    assert any("classifier.weight, which does not fit this task's head" in line for line in said)
+    ended = load_file(parent / "adapter" / "adapter_model.safetensors")
+    for name, value in load_file(snapshot_path(job.out, 0)).items():
+        if "apt_prefix" in name:
+            np.testing.assert_array_equal(value, ended[name])
+
+
 def test_adapter_that_contradicts_what_was_typed_raises(parent):
     with pytest.raises(AptError, match="num_virtual_tokens: got 8; accepted: 4, as in the adapter"):
         adapter_config(parent / "adapter", AptConfig(num_virtual_tokens=8), {"num_virtual_tokens"})

@@ -25,7 +25,14 @@ from apt_core.evaluate_run import evaluate_run, load_run
 from apt_core.gate_log import GateLog
 from apt_core.peft_adapter import export_peft
 from apt_core.retrain import retrain
-from apt_core.run_format import RUN_FILE, read_json_lines, read_run_info, status_of
+from apt_core.run_format import (
+    RUN_FILE,
+    read_json_lines,
+    read_run_info,
+    snapshot_path,
+    status_of,
+    update_finished_run,
+)
 from apt_core.tasks.source import DataSource
 from apt_core.train import TrainJob, train
 
@@ -86,6 +93,13 @@ def test_train_says_what_it_was_made_of(job):
     assert set(info.versions) >= {"python", "torch", "transformers"}
     assert info.seconds > 0
     assert info.data_hash
+
+
+def test_run_records_every_nth_step_in_half_the_size_if_told_to(job):
+    training = job.training.model_copy(update={"record_every": 4, "record_dtype": "float16"})
+    info = train(replace(job, training=training))
+    assert (info.record_every, info.record_dtype, info.step) == (4, "float16", STEPS)
+    assert GateLog(job.out / "gates").steps.tolist() == [4, 8, 12, STEPS]
 
 
 def test_train_twice_gives_identical_metrics_and_gates(job):
@@ -275,3 +289,100 @@ def test_command_line_trains_the_offline_backbone(data_folder, tmp_path):
     assert GateLog(out / "gates").read()["token_gate"].shape == (3, 6, 16)
     assert read_run_info(out).model == "sentence-transformers/all-MiniLM-L6-v2"
     assert time.monotonic() - started < 300
+
+
+def test_folder_without_tokenizer_is_refused(job, backbone_folder, tmp_path):
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (bare / name).write_bytes((backbone_folder / name).read_bytes())
+    with pytest.raises(AptError, match=r"a folder without its tokenizer; accepted: one with tokenizer\.json"):
+        train(replace(job, model=str(bare)))
+
+
+def test_damaged_weights_are_refused(job, backbone_folder, tmp_path):
+    damaged = tmp_path / "damaged"
+    damaged.mkdir()
+    for path in backbone_folder.iterdir():
+        (damaged / path.name).write_bytes(path.read_bytes() if path.suffix != ".safetensors" else b"x" * 50)
+    with pytest.raises(AptError, match="which transformers cannot load"):
+        train(replace(job, model=str(damaged)))
+
+
+def classification_job(job: TrainJob, folder: Path, classes: str) -> TrainJob:
+    """Two files of texts with these classes, one a letter."""
+    rows = [f"tree {letter},{classes[index % len(classes)]}" for index, letter in enumerate("abcdefghijklmnopqrstuvwx")]
+    (folder / "train.csv").write_text("\n".join(["text,label", *rows]))
+    (folder / "test.csv").write_text("\n".join(["text,label", *rows[:6]]))
+    source = DataSource(train_file=str(folder / "train.csv"), test_file=str(folder / "test.csv"))
+    return replace(job, task="text-classification", data=source)
+
+
+def test_classifier_of_other_classes_is_a_backbone_with_a_new_head(job, backbone_folder, tmp_path):
+    other = tmp_path / "other"
+    load_backbone(str(backbone_folder), "AutoModelForSequenceClassification", num_labels=5).model.save_pretrained(other)
+    for path in backbone_folder.glob("*token*"):
+        (other / path.name).write_bytes(path.read_bytes())
+    info = train(replace(classification_job(job, tmp_path, "xyz"), model=str(other)))
+    assert info.labels == ["x", "y", "z"]
+    assert 0 <= evaluate_run(job.out, "test")["accuracy"] <= 1
+
+
+def test_evaluate_with_a_file_that_moved_keeps_the_classes(job, tmp_path):
+    made = classification_job(job, tmp_path, "xyz")
+    train(made)
+    moved = tmp_path / "moved.csv"
+    moved.write_text("text,label\ntree a,y\ntree b,z\ntree c,y\n")
+    source = made.data.moved(test_file=str(moved))
+    assert source.train_file == made.data.train_file
+    assert evaluate_run(made.out, "test", data=source)["accuracy"] in (0.0, 1 / 3, 2 / 3, 1.0)
+    other = DataSource(train_file=str(moved), validation_file=str(moved), test_file=str(moved))
+    with pytest.raises(AptError, match="accepted: the classes of the run: x, y, z"):
+        evaluate_run(made.out, "test", data=other)
+
+
+def test_unequal_lengths_of_shifted_positions_are_refused_before_training(job):
+    train(replace(job, apt=AptConfig(num_virtual_tokens=4, token_gate="static", shift_positions=True)))
+    with pytest.raises(AptError, match=r"equal lengths, because .* counts virtual tokens as positions"):
+        retrain(job.out, job.out.with_name("b"), (2, 3, 1), init="warm")
+
+
+def test_optimizer_that_is_not_installed_leaves_nothing(job):
+    with pytest.raises(AptError, match="optim: got 'galore_adamw'; accepted: one that this installation has"):
+        train(replace(job, training=job.training.model_copy(update={"optim": "galore_adamw"})))
+    assert not job.out.exists()
+
+
+def test_prefix_that_leaves_no_position_for_the_text_is_refused(job):
+    apt = AptConfig(num_virtual_tokens=62, token_gate="static", shift_positions=True)
+    with pytest.raises(AptError, match="num_virtual_tokens: got 62; accepted: at most 60"):
+        train(replace(job, apt=apt))
+
+
+def test_steps_that_never_come_are_said_before_training(job):
+    said = []
+    train(replace(job, training=job.training.model_copy(update={"snapshot_steps": (2, 500)})), say=said.append)
+    assert "note: snapshot-steps: 500 will not be kept, training has 15 steps" in said
+
+
+def test_few_shots_of_tags_say_what_train_lacks(job):
+    said = []
+    training = TrainSettings(epochs=1, shots=6, seed=3, device="cpu")
+    train(replace(job, task="pydoc-entities", data=DataSource(), training=training), say=said.append)
+    assert any("labels that train lacks" in line for line in said)
+
+
+def test_run_of_a_training_that_diverged_stays_readable(record_run, tmp_path):
+    folder = record_run(tmp_path / "run", steps=2)
+    update_finished_run(folder, metrics={"validation": {"perplexity": float("inf"), "loss": float("nan")}})
+    assert read_run_info(folder).metrics["validation"]["perplexity"] == float("inf")
+
+
+def test_lost_start_of_an_interrupted_warm_run_is_said(job):
+    train(job)
+    out = job.out.with_name("warm")
+    retrain(job.out, out, (1, 1, 1), init="warm")
+    update_finished_run(out, status="interrupted")
+    snapshot_path(out, 0).unlink()
+    with pytest.raises(AptError, match="has lost what it started from"):
+        train(TrainJob.from_run(out), resume=True)

@@ -47,7 +47,7 @@ CAT = "the cat sat"  # 3 words of the tokenizer's vocabulary
         ("token-classification", {"tokens": CAT.split(), "tags": ["O"] * 3}, 5),
         ("multiple-choice", {"context": CAT, "choices": ["the", "the cat"]}, 8),
         ("causal-lm", {"prompt": "", "target": CAT}, 5),
-        ("seq2seq-lm", {"prompt": "the", "target": "cat sat"}, 5),
+        ("seq2seq-lm", {"prompt": "the", "target": "cat sat"}, 4),
     ],
 )
 def test_lengths_are_those_of_the_encoded_text(tokenizer, family, example, length):
