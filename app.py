@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import streamlit as st
 
 from analysis.pages import budget, compare, context, gates, runs
@@ -16,3 +18,13 @@ pages = {
 st.session_state["pages"] = pages
 context.choose_roots()
 st.navigation(list(pages.values())).run()
+
+
+@st.cache_resource(show_spinner=False)
+def freeze_imports() -> None:
+    """Once, after the first page: Streamlit collects garbage after every run, and need not look at libraries again."""
+    gc.collect()
+    gc.freeze()
+
+
+freeze_imports()

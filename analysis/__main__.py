@@ -10,7 +10,8 @@ from typing import Annotated
 import typer
 
 from analysis.budgets import METHODS, allocate
-from analysis.gate_stats import layer_mass, settled_weights
+from analysis.gate_sample import final_weights
+from analysis.gate_stats import layer_mass
 from analysis.runs import open_run
 from apt_core.command_line import run_typer
 
@@ -41,8 +42,7 @@ def budget_command(
 ) -> None:
     """Suggest a prefix length for every layer from the gates of a run."""
     opened = open_run(run)
-    columns = opened.gates.read(["token_gate", "layer_scale"])
-    weights = settled_weights(columns["token_gate"], columns["layer_scale"])
+    weights = final_weights(opened.gates)
     budget = allocate(weights, total, method, min_per_layer, max_per_layer)
     if as_json:
         result = {

@@ -5,9 +5,12 @@ Axes: S recorded steps, L layers, P virtual tokens (NaN where a layer has fewer)
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
+
+from apt_core.errors import bad_value
 
 Quantity = Literal["weight", "token gate", "layer scale"]
 QUANTITIES: dict[Quantity, str] = {
@@ -16,7 +19,7 @@ QUANTITIES: dict[Quantity, str] = {
     "layer scale": "|layer scale|",
 }
 SETTLED_FRACTION = 0.1
-"""budgets rest on the mean over this last part of the recorded steps"""
+"""budgets and readings rest on the mean over this last part of the recorded steps"""
 
 
 def quantity(name: Quantity, token_gate: np.ndarray, layer_scale: np.ndarray) -> np.ndarray:
@@ -35,7 +38,20 @@ def quantity(name: Quantity, token_gate: np.ndarray, layer_scale: np.ndarray) ->
         return token_gate
     if name == "layer scale":
         return np.where(np.isnan(token_gate), np.nan, scale)
-    return token_gate * scale
+    with np.errstate(over="ignore", invalid="ignore"):  # a diverged run's numbers stay infinite or NaN
+        return token_gate * scale
+
+
+def batch_spread(name: Quantity, token_gate_std: np.ndarray, layer_scale: np.ndarray) -> np.ndarray:
+    """Standard deviation of a quantity over the batch [..., L, P]; 0 for a layer scale, which no input changes."""
+    if name == "layer scale":
+        return np.where(np.isnan(token_gate_std), np.nan, 0.0)
+    return quantity(name, token_gate_std, layer_scale)
+
+
+def not_finite(values: np.ndarray, prefix_lengths: Sequence[int]) -> int:
+    """How many virtual tokens have a NaN or infinite value in ``values`` [L, P]; padding does not count."""
+    return int((present_tokens(prefix_lengths, values.shape[1]) & ~np.isfinite(values)).sum())
 
 
 class LayerProfile(NamedTuple):
@@ -47,29 +63,60 @@ class LayerProfile(NamedTuple):
 
 
 def layer_profile(values: np.ndarray, spread: np.ndarray) -> LayerProfile:
-    """Averages over virtual tokens.
+    """Averages over virtual tokens; what is infinite is left out like what is absent.
 
     Args:
         values: [L, P].
         spread: standard deviation over the batch [L, P], on the same scale as ``values``.
     """
+    values, spread = finite(values), finite(spread)
     mean = _mean(values)
     variance = _mean((values - mean[:, None]) ** 2)
     return LayerProfile(mean, np.sqrt(variance), _mean(spread))
 
 
-def settled_weights(token_gate: np.ndarray, layer_scale: np.ndarray) -> np.ndarray:
-    """Weights |lambda_i| alpha_i, averaged over the last ``SETTLED_FRACTION`` of the steps (at least one).
+def present_tokens(prefix_lengths: Sequence[int], num_virtual_tokens: int) -> np.ndarray:
+    """Which cells of [L, P] are virtual tokens, and which only padding up to the longest prefix: bool [L, P]."""
+    lengths = np.array(prefix_lengths, dtype=np.int64).reshape(-1, 1)
+    return np.arange(num_virtual_tokens) < lengths
 
-    Args:
-        token_gate: [S, L, P], S at least 1.
-        layer_scale: [S, L].
 
-    Returns:
-        [L, P]; NaN where a layer has no such virtual token.
+def finite(values: np.ndarray) -> np.ndarray:
+    """The same values with NaN in place of the infinite ones, so that one diverged gate does not hide the rest."""
+    return np.where(np.isfinite(values), values, np.nan)
+
+
+def largest(values: np.ndarray) -> float | None:
+    """The largest finite value; None where there is none."""
+    found = float(values.max(initial=-np.inf, where=np.isfinite(values)))
+    return found if np.isfinite(found) else None
+
+
+def smallest_positive(values: np.ndarray) -> float | None:
+    """The smallest finite value above 0, where a logarithmic colour scale can start; None where there is none."""
+    found = float(values.min(initial=np.inf, where=values > 0))
+    return found if np.isfinite(found) else None
+
+
+def heaviest_first(values: np.ndarray) -> np.ndarray:
+    """Each layer's virtual tokens by falling value: indices [L, P]; absent and NaN ones last, ties in their order."""
+    return np.argsort(np.where(np.isnan(values), np.inf, -values), axis=1, kind="stable")
+
+
+def difference(values: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """``values - reference`` [L, P].
+
+    Raises:
+        AptValueError: if the shapes differ: then a cell of one has no counterpart in the other.
     """
-    last = max(1, round(SETTLED_FRACTION * len(token_gate)))
-    return quantity("weight", token_gate[-last:], layer_scale[-last:]).mean(axis=0)
+    if values.shape != reference.shape:
+        raise bad_value("shape", f"[L, P] = {list(reference.shape)}", f"{list(values.shape)}, that of this run")
+    return values - reference
+
+
+def last_part(num_steps: int) -> int:
+    """How many steps ``SETTLED_FRACTION`` of ``num_steps`` is; at least one."""
+    return max(1, round(SETTLED_FRACTION * num_steps))
 
 
 def layer_mass(weights: np.ndarray) -> np.ndarray:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import stat
+from collections import Counter
 from collections.abc import Iterable
-from functools import cached_property
+from datetime import datetime
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from apt_core.errors import AptError, bad_value
+from analysis.run_checks import implausible, part_problem, time_of, unusable
+from apt_core.errors import AptError, AptValueError, bad_value
 from apt_core.gate_log import GateLog
 from apt_core.run_format import (
     GATES_FOLDER,
@@ -19,6 +24,11 @@ from apt_core.run_format import (
     read_run_info,
     status_of,
 )
+
+MAX_METRICS_BYTES = 256 * 2**20
+MAX_REASON = 600
+"""characters of a reason that are kept"""
+_CACHED_RUNS = 4096
 
 
 class Run:
@@ -35,6 +45,8 @@ class Run:
     def __init__(self, folder: Path, info: RunInfo | None = None) -> None:
         self.folder = folder
         self.info = info or read_run_info(folder)
+        self.key = f"{folder.parent.name}/{folder.name}"
+        """what pages and their addresses call the run; ``find_runs`` makes it unique"""
 
     @property
     def name(self) -> str:
@@ -42,14 +54,14 @@ class Run:
         return self.folder.name
 
     @property
-    def key(self) -> str:
-        """The folder's name with that of the folder it is in: unique across folders of runs."""
-        return f"{self.folder.parent.name}/{self.folder.name}"
-
-    @property
     def status(self) -> Status:
         """What is true now, decided from process and heartbeat."""
         return status_of(self.info)
+
+    @property
+    def started(self) -> datetime | None:
+        """When it was made, in UTC; None where the run does not say."""
+        return time_of(self.info.created_at)
 
     @property
     def method(self) -> str:
@@ -75,8 +87,29 @@ class Run:
         return GateLog(self.folder / GATES_FOLDER)
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The lines of ``metrics.jsonl``."""
-        return read_json_lines(self.folder / METRICS_FILE)
+        """The lines of ``metrics.jsonl``; none where there is no such file yet.
+
+        Raises:
+            AptValueError: if it is damaged, no regular file or larger than ``MAX_METRICS_BYTES``.
+        """
+        path = self.folder / METRICS_FILE
+        try:
+            found = os.lstat(path)
+        except FileNotFoundError:
+            return []
+        if not stat.S_ISREG(found.st_mode):
+            raise AptValueError(f"{path}: not a regular file; links and devices are not read.")
+        if found.st_size > MAX_METRICS_BYTES:
+            raise AptValueError(f"{path}: got {found.st_size} bytes; accepted: up to {MAX_METRICS_BYTES}.")
+        try:
+            rows = read_json_lines(path)
+        except RecursionError as problem:
+            raise AptValueError(f"{path}: damaged, nested too deeply.") from problem
+        for row in rows:
+            problem = next((said for value in row.values() if (said := unusable(value))), None)
+            if problem:
+                raise AptValueError(f"{path}: damaged, {problem}.")
+        return rows
 
 
 class Rejected(NamedTuple):
@@ -95,21 +128,63 @@ class Found(NamedTuple):
 
 
 def find_runs(roots: Iterable[Path]) -> Found:
-    """All runs directly inside ``roots``; hidden folders and links are passed over, missing roots are empty."""
+    """All runs directly inside ``roots``; hidden folders are passed over, missing roots are empty.
+
+    Only ``run.json`` is opened, and only where it changed since the last time. Links are listed, never followed.
+    """
     runs, rejected = [], []
-    for root in roots:
-        for folder in sorted(root.iterdir()) if root.is_dir() else ():
-            if folder.name.startswith(".") or folder.is_symlink() or not folder.is_dir():
+    for root in dict.fromkeys(roots):
+        try:
+            entries = sorted(os.scandir(root), key=lambda entry: entry.name)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as problem:
+            rejected.append(Rejected(root, f"it cannot be listed ({problem.strerror})"))
+            continue
+        for entry in entries:
+            if entry.name.startswith(".") or not (entry.is_symlink() or entry.is_dir()):
                 continue
-            if not (folder / RUN_FILE).is_file():
-                rejected.append(Rejected(folder, f"it has no {RUN_FILE}"))
-                continue
-            try:
-                runs.append(Run(folder))
-            except (AptError, OSError) as problem:
-                rejected.append(Rejected(folder, str(problem)))
-    runs.sort(key=lambda run: (run.info.created_at, run.name), reverse=True)
+            folder = root / entry.name
+            found = "it is a link; links are not followed" if entry.is_symlink() else _look(folder)
+            if isinstance(found, str):
+                rejected.append(Rejected(folder, found))
+            else:
+                runs.append(Run(folder, found))
+    times = Counter(run.key for run in runs)
+    for run in runs:
+        if times[run.key] > 1:  # two folders of runs have the same name
+            run.key = run.folder.as_posix()
+    runs.sort(key=lambda run: (run.started.timestamp() if run.started else 0.0, run.name), reverse=True)
     return Found(runs, rejected)
+
+
+def _look(folder: Path) -> RunInfo | str:
+    """A run's metadata, or why there is none."""
+    try:
+        problem = part_problem(folder)
+        if problem:
+            return problem
+        now = os.lstat(folder / RUN_FILE)
+    except OSError as problem:
+        return f"it cannot be listed ({problem.strerror})"
+    return _read(str(folder), now.st_mtime_ns, now.st_size, now.st_ino)
+
+
+@lru_cache(maxsize=_CACHED_RUNS)
+def _read(folder: str, *stamp: int) -> RunInfo | str:
+    try:
+        info = read_run_info(Path(folder))
+    except (AptError, OSError, RecursionError) as problem:
+        return shown(problem)
+    problem = implausible(info)
+    return shown(f"{RUN_FILE}: {problem}") if problem else info
+
+
+def shown(text: object, limit: int = MAX_REASON) -> str:
+    """Text from a file or a file's name, shortened, and without what cannot be sent to a browser."""
+    words = str(text)
+    kept = words if len(words) <= limit else words[: limit - 3] + "..."
+    return kept.encode("utf-8", "backslashreplace").decode()
 
 
 def open_run(folder: Path) -> Run:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import plotly.graph_objects as go
 
-from analysis.figures.theme import colour, empty_figure, styled
+from analysis.figures.theme import as_text, colour, empty_figure, styled
 
 TITLE = "Virtual tokens per layer"
 
@@ -24,10 +24,10 @@ def prefix_lengths_figure(data: PrefixLengths) -> go.Figure:
         return empty_figure(TITLE, "choose at least one run")
     figure = go.Figure(
         [
-            go.Bar(x=list(range(1, len(lengths) + 1)), y=lengths, name=name, marker_color=colour(index))
+            go.Bar(x=list(range(1, len(lengths) + 1)), y=lengths, name=as_text(name), marker_color=colour(index))
             for index, (name, lengths) in enumerate(zip(data.names, data.lengths, strict=True))
         ]
     )
-    figure.update_xaxes(title="layer", dtick=1 if max(map(len, data.lengths)) <= 24 else None)
+    figure.update_xaxes(title="layer (1: nearest the input)", dtick=1 if max(map(len, data.lengths)) <= 24 else None)
     figure.update_yaxes(title="virtual tokens", rangemode="tozero")
     return styled(figure, TITLE, height=320)

@@ -9,8 +9,9 @@ import pandas as pd
 import streamlit as st
 
 from analysis.budgets import METHODS, Budget, allocate, uniform
-from analysis.gate_stats import SETTLED_FRACTION, layer_mass, settled_weights
+from analysis.gate_stats import SETTLED_FRACTION, layer_mass
 from analysis.pages import context, retrain
+from analysis.pages.gate_data import Gates, open_gates, weights_of
 from analysis.runs import Run
 from apt_core.config import MAX_TOKENS_PER_LAYER
 from apt_core.errors import AptError
@@ -22,10 +23,19 @@ def show() -> None:
     st.title("Budget")
     run = context.choose_run("Run")
     if run is not None:
-        columns = context.gates_of(run)
-        if columns is not None:
-            _budget(run, settled_weights(columns["token_gate"], columns["layer_scale"]))
+        gates = open_gates(run)
+        if gates is not None:
+            _show_budget(run, gates)
     retrain.show_jobs()
+
+
+def _show_budget(run: Run, gates: Gates) -> None:
+    try:
+        weights = weights_of(gates)
+    except AptError as problem:
+        st.error(f"The gates of {context.plain(run.key)} cannot be read: {context.plain(problem)}")
+    else:
+        _budget(run, weights)
 
 
 def _budget(run: Run, weights: np.ndarray) -> None:

@@ -5,12 +5,30 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
+from analysis.figures.compared_profiles import ComparedProfile, ComparedProfiles, compared_profiles_figure
 from analysis.figures.comparison import ComparedRun, comparison_figure, comparisons
+from analysis.figures.metric_against_parameters import metric_against_parameters, metric_against_parameters_figure
 from analysis.figures.prefix_lengths import PrefixLengths, prefix_lengths_figure
 from analysis.pages import context
+from analysis.pages.charts import choose_image_format, draw, show_downloads, show_figure
+from analysis.pages.gate_data import open_gates, whole_run
 from analysis.runs import Run, family_of
+from analysis.side_by_side import (
+    CONFIDENCE,
+    PROFILES,
+    Group,
+    counts_text,
+    estimate,
+    folded,
+    profile,
+    settings_table,
+    single,
+)
+from analysis.tables import lengths_table, profiles_table
+from apt_core.errors import AptError
 
 MAX_RUNS = 8
+COMPARED, FAMILY = "compared", "compared_family"
 
 
 def show() -> None:
@@ -18,32 +36,155 @@ def show() -> None:
     run = context.choose_run("Run")
     if run is None:
         return
+    choose_image_format()
+    compared = _choose(run)
+    if not compared:
+        st.info("Choose at least one run.")
+        return
+    _warn(compared)
+    groups = _fold(compared)
+    bars = [_compared(group) for group in groups]
+    metric_name = compared[0].info.metric_name
+    columns = st.columns(2)
+    for index, measure in enumerate(comparisons(bars, metric_name)):
+        with columns[index % 2]:
+            draw(comparison_figure(measure), f"comparison {index}", f"compared-{measure.unit}")
+    if any(len(group.runs) > 1 for group in groups):
+        st.caption(context.plain(counts_text([(bar.name, bar.metric.count) for bar in bars])))
+    show_downloads("bars", "comparison", lambda: _bars_table(bars))
+    left, right = st.columns(2)
+    with left:
+        show_figure(
+            metric_against_parameters_figure(metric_against_parameters(bars, metric_name)),
+            "against",
+            "metric-against-parameters",
+            lambda: _bars_table(bars),
+            "Which run needs fewer parameters for what it achieves. Trained parameters are what a checkpoint holds; "
+            "they do not say how long a prediction takes, the virtual tokens do.",
+        )
+    with right:
+        _profiles(groups)
+    lengths = PrefixLengths([group.name for group in groups], [group.runs[0].info.prefix_lengths for group in groups])
+    show_figure(prefix_lengths_figure(lengths), "lengths", "prefix-lengths", lambda: lengths_table(*lengths))
+    _settings(groups)
+    _table(compared)
+
+
+def _choose(run: Run) -> list[Run]:
     runs = context.found().runs
     by_key = {other.key: other for other in runs}
     parent = next((other for other in runs if other.name == run.info.parent and other.info.task == run.info.task), run)
     family = [other.key for other in family_of(parent, runs)][:MAX_RUNS]
+    if st.session_state.get(FAMILY, parent.key) != parent.key:  # another run was chosen above: its family is shown
+        st.session_state[COMPARED] = family
+    st.session_state[FAMILY] = parent.key
+    if COMPARED in st.session_state:
+        st.session_state[COMPARED] = [key for key in st.session_state[COMPARED] if key in by_key]
     chosen = st.multiselect(
         "Runs side by side",
         list(by_key),
         default=family,
         max_selections=MAX_RUNS,
-        key=f"compared {parent.key}",
-        help="At the start: the run, and those retrained from it (pruned, and uniform with the same total).",
+        key=COMPARED,
+        bind="query-params",
+        help=f"At the start: the run, and those retrained from it (pruned, and uniform with the same total). At most "
+        f"{MAX_RUNS}.",
     )
-    compared = [by_key[key] for key in chosen]
-    if not compared:
-        st.info("Choose at least one run.")
-        return
+    if len(family) == 1 and chosen == family:
+        st.info("No run has been made from this one yet. The Budget page retrains it pruned, and uniform beside it.")
+    return [by_key[key] for key in chosen]
+
+
+def _warn(compared: list[Run]) -> None:
     tasks = {other.info.task for other in compared}
     if len(tasks) > 1:
         st.warning(
             f"These runs are of different tasks ({context.plain(', '.join(sorted(tasks)))}): metrics do not compare."
         )
+    elif len({other.info.metric_name for other in compared}) > 1:
+        st.warning("These runs have different metrics: the numbers do not compare.")
     elif len({other.info.data_hash for other in compared}) > 1:
         st.warning("These runs were trained on different data: metrics do not compare.")
-    if len(family) == 1 and chosen == family:
-        st.info("No run has been made from this one yet. The Budget page retrains it pruned, and uniform beside it.")
-    _figures(compared)
+    unfinished = [other.key for other in compared if other.status != "finished"]
+    if unfinished:
+        st.warning(f"Not finished, so not comparable yet: {context.plain(', '.join(unfinished))}.")
+
+
+def _fold(compared: list[Run]) -> list[Group]:
+    groups = folded(compared)
+    if len(groups) == len(compared):
+        return single(compared)
+    fold = st.toggle(
+        "Fold runs that differ only by seed",
+        value=True,
+        key="fold",
+        bind="query-params",
+        help=f"On: such runs are one bar, point and line, their mean with a {CONFIDENCE:.0%} interval (Student's t). "
+        "The interval is about the mean over seeds, not about a single run, and knows nothing of other data. "
+        "Off: every run by itself.",
+    )
+    return groups if fold else single(compared)
+
+
+def _compared(group: Group) -> ComparedRun:
+    info = group.runs[0].info
+    return ComparedRun(
+        group.name,
+        estimate([run.metric() for run in group.runs]),
+        info.num_trained_parameters,
+        info.total_tokens,
+        estimate([run.info.seconds for run in group.runs]),
+    )
+
+
+def _profiles(groups: list[Group]) -> None:
+    kind = st.segmented_control(
+        "Layers",
+        list(PROFILES),
+        default="mean weight",
+        required=True,
+        key="profile",
+        bind="query-params",
+        help="mean weight: mean token gate x |layer scale|, averaged over a layer's virtual tokens. share of gate "
+        "mass: what part of all weights is in the layer, so that runs with different lengths compare. Both are means "
+        "over the last tenth of the recorded steps. Neither says what a layer is worth.",
+    )
+    lines = []
+    for index, group in enumerate(groups):
+        found = [gates for run in group.runs if (gates := open_gates(run)) is not None]
+        try:
+            weights = [whole_run(gates).weights for gates in found]
+        except (AptError, OSError) as problem:
+            st.error(f"The gates of {context.plain(group.name)} cannot be read: {context.plain(problem)}")
+            continue
+        if weights:
+            lines.append(ComparedProfile(group.name, *profile(weights, kind), index))
+    show_figure(
+        compared_profiles_figure(ComparedProfiles(lines, kind)),
+        "profiles",
+        "layer-profiles",
+        lambda: profiles_table(line[:3] for line in lines),
+        "Runs without token gates and layer scales have weight 1 everywhere.",
+    )
+
+
+def _settings(groups: list[Group]) -> None:
+    st.subheader("Settings that differ")
+    table = settings_table(groups)
+    if not table:
+        st.caption("None." if len(groups) > 1 else "There is one run, or one group of seeds: nothing to differ from.")
+        return
+    frame = pd.DataFrame({"setting": list(table), **_columns(groups, table)})
+    st.dataframe(frame, hide_index=True, width="stretch", key="settings")
+    show_downloads("settings", "settings", lambda: frame)
+
+
+def _columns(groups: list[Group], table: dict[str, list[str]]) -> dict[str, list[str]]:
+    return {group.name: [values[index] for values in table.values()] for index, group in enumerate(groups)}
+
+
+def _table(compared: list[Run]) -> None:
+    st.subheader("All numbers")
     table = pd.DataFrame([_row(other) for other in compared])
     counts = ("trained parameters", "of which prefix", "gates and scales", "head")
     st.dataframe(
@@ -52,23 +193,28 @@ def show() -> None:
         width="stretch",
         column_config={name: st.column_config.NumberColumn(format="localized") for name in counts},
     )
-    st.caption(
-        "One run each: differences of a few points can be the seed's. Repeat with other seeds before you decide."
+    show_downloads("numbers", "runs", lambda: table)
+    if len({other.info.seed for other in compared}) < len(compared):
+        st.caption(
+            "Where there is one run each, differences of a few points can be the seed's. Repeat with other seeds "
+            "before you decide; they are then folded into a mean with an interval."
+        )
+
+
+def _bars_table(bars: list[ComparedRun]) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "run": bar.name,
+            "metric": bar.metric.mean,
+            "metric_interval_half": bar.metric.half,
+            "runs_measured": bar.metric.count,
+            "trained_parameters": bar.trained_parameters,
+            "virtual_tokens": bar.prefix_tokens,
+            "seconds": bar.seconds.mean,
+            "seconds_interval_half": bar.seconds.half,
+        }
+        for bar in bars
     )
-    st.download_button("Download table (CSV)", table.to_csv(index=False), "comparison.csv", "text/csv")
-
-
-def _figures(runs: list[Run]) -> None:
-    names = [run.name for run in runs]
-    bars = [
-        ComparedRun(run.name, run.metric(), run.info.num_trained_parameters, run.info.total_tokens, run.info.seconds)
-        for run in runs
-    ]
-    columns = st.columns(2)
-    for index, measure in enumerate(comparisons(bars, runs[0].info.metric_name)):
-        columns[index % 2].plotly_chart(comparison_figure(measure), width="stretch", key=f"comparison {index}")
-    lengths = PrefixLengths(names, [run.info.prefix_lengths for run in runs])
-    st.plotly_chart(prefix_lengths_figure(lengths), width="stretch", key="lengths")
 
 
 def _row(run: Run) -> dict:

@@ -6,15 +6,11 @@ import argparse
 import sys
 from pathlib import Path
 
-import numpy as np
 import streamlit as st
 
 from analysis.runs import Found, Run, find_runs
-from apt_core.errors import AptError
-from apt_core.gate_log import GateLog, shard_paths
 from apt_core.jobs import LocalJobs
 from apt_core.jobs.commands import JOBS_FOLDER
-from apt_core.run_format import GATES_FOLDER
 
 DEFAULT_ROOTS = ("runs", "sample_runs")
 
@@ -25,6 +21,11 @@ def roots() -> list[Path]:
     parser.add_argument("--runs", action="append")
     known, _ = parser.parse_known_args(sys.argv[1:])
     return [Path(root) for root in known.runs or DEFAULT_ROOTS]
+
+
+def may_edit() -> bool:
+    """Whether runs may be changed and trainings started: not after ``streamlit run app.py -- --read-only``."""
+    return "--read-only" not in sys.argv[1:]
 
 
 def chosen_roots() -> list[Path]:
@@ -79,27 +80,3 @@ def show_no_runs() -> None:
     """The empty state: what makes a first run."""
     st.info("There is no run in the chosen folders yet. This makes one, in about three minutes on two CPU cores:")
     st.code("python -m apt_core train", language="bash")
-
-
-def gates_of(run: Run) -> dict[str, np.ndarray] | None:
-    """All gates of a run, cached until a shard changes; None, with the reason shown, if they cannot be read.
-
-    ``step`` [S], ``token_gate`` and ``token_gate_std`` [S, L, P], ``layer_scale`` [S, L].
-    """
-    folder = run.folder / GATES_FOLDER
-    try:
-        stamps = tuple((path.name, path.stat().st_mtime_ns, path.stat().st_size) for _, path in shard_paths(folder))
-        columns = _read_gates(str(folder), stamps)
-    except (AptError, OSError) as problem:
-        st.error(f"The gates of {plain(run.key)} cannot be read: {plain(problem)}")
-        return None
-    if not len(columns["step"]):
-        st.info("No step of this run has been recorded yet.")
-        return None
-    return columns
-
-
-@st.cache_data(max_entries=8, show_spinner="Reading gates")
-def _read_gates(folder: str, stamps: tuple) -> dict[str, np.ndarray]:
-    log = GateLog(Path(folder))
-    return {"step": log.steps, **log.read()}

@@ -1,18 +1,20 @@
-"""Gates: which layers and virtual tokens a run uses, at any recorded step."""
+"""Gates: which layers and virtual tokens a run uses, at any recorded step, while it trains and after."""
 
 from __future__ import annotations
 
-import numpy as np
 import streamlit as st
 
-from analysis.figures.heatmap import heatmap, heatmap_figure
-from analysis.figures.layer_profile import ProfileData, layer_profile_figure
-from analysis.figures.token_traces import TokenTraces, token_traces_figure
 from analysis.figures.training_curve import training_curve, training_curve_figure
-from analysis.gate_stats import QUANTITIES, heaviest_tokens, layer_profile, quantity
-from analysis.pages import context
+from analysis.pages import context, gate_changes, gate_panels
+from analysis.pages.charts import choose_image_format, show_figure
+from analysis.pages.gate_data import Gates, WholeRun, open_gates, row_at, state_of, whole_run
+from analysis.pages.step_control import choose_step, frame_interval
 from analysis.runs import Run
+from analysis.tables import metrics_table
 from apt_core.errors import AptError
+
+REFRESH_SECONDS = 2
+TABS = ("Settling", "Loss and metric")
 
 
 def show() -> None:
@@ -20,104 +22,117 @@ def show() -> None:
     run = context.choose_run("Run")
     if run is None:
         return
-    _facts(run)
-    columns = context.gates_of(run)
-    if columns is None:
-        return
-    _figures(run, columns)
-    try:
-        st.plotly_chart(
-            training_curve_figure(training_curve(run.metrics(), run.info.metric_name)), width="stretch", key="training"
-        )
-    except AptError as problem:
-        st.error(context.plain(problem))
+    choose_image_format()
+    live = run.status == "running"
+    if live:
+        st.fragment(_watch, run_every=REFRESH_SECONDS)(run, state_of(run))
+    _facts(run, live)
+    gates = open_gates(run)
+    if gates is not None:
+        try:
+            whole = whole_run(gates)
+            _reading(whole)
+            interval = frame_interval()
+            st.fragment(_at_one_step, run_every=interval)(run, gates, whole, live, interval)
+            st.fragment(_whole_training)(run, whole)
+        except (AptError, OSError) as problem:
+            st.error(f"The gates of {context.plain(run.key)} cannot be read: {context.plain(problem)}")
     with st.expander("How this run was made"):
         st.code(run.info.command or "made through the Python API", language="bash")
         st.json(run.info.model_dump(exclude={"command"}), expanded=False)
 
 
-def _facts(run: Run) -> None:
+def _watch(run: Run, drawn: str) -> None:
+    """Draws nothing; when the run's files say something new, the page is drawn again."""
+    if state_of(run) != drawn:
+        st.rerun()
+
+
+def _facts(run: Run, live: bool) -> None:
     info = run.info
-    cells = st.columns(5)
+    cells = st.container(horizontal=True, gap="medium")
     value = run.metric()
-    cells[0].metric(f"validation {info.metric_name or 'metric'}", "not yet" if value is None else f"{value:.3f}")
-    cells[1].metric("virtual tokens", info.total_tokens, help="Over all layers.")
-    cells[2].metric(
-        "trained parameters", f"{info.num_trained_parameters:,}", help="Prefix, gates, scales and task head."
+    cells.metric(
+        f"validation {info.metric_name or 'metric'}",
+        "not yet" if value is None else f"{value:.3f}",
+        help="Of the step whose adapter was kept, the best one on the validation split; so it flatters a little.",
+        width="content",
     )
-    cells[3].metric("method", run.method)
-    cells[4].metric("status", run.status, help="Decided from the process and its heartbeat, not from a file alone.")
+    cells.metric("virtual tokens", f"{info.total_tokens:,}", help="Over all layers.", width="content")
+    cells.metric(
+        "trained parameters",
+        f"{info.num_trained_parameters:,}",
+        help="Prefix, gates, scales and task head.",
+        width="content",
+    )
+    cells.metric("method", run.method, width="content")
+    cells.metric(
+        "status",
+        run.status,
+        help="Decided from the process and its heartbeat, not from a file alone.",
+        width="content",
+    )
+    if live and info.total_steps:
+        st.progress(
+            min(1.0, info.step / info.total_steps),
+            text=f"Training: step {info.step:,} of {info.total_steps:,}. New steps appear by themselves, at the latest "
+            f"every {REFRESH_SECONDS} seconds.",
+        )
     if run.status == "failed" and info.error:
         st.error(f"This run failed: {context.plain(info.error)}")
     if run.status == "interrupted":
         st.warning("This run was interrupted. `python -m apt_core train --out RUN --resume` goes on with it.")
 
 
-@st.fragment
-def _figures(run: Run, columns: dict[str, np.ndarray]) -> None:
-    name = st.segmented_control(
-        "Show",
-        list(QUANTITIES),
-        default="weight",
-        required=True,
-        key="show",
-        bind="query-params",
-        help="weight: mean token gate x |layer scale|, what multiplies a virtual token's keys and values (eq. 4). "
-        "token gate: between 0 and 1, how far a token is let through. layer scale: one number per layer. "
-        "A large weight says that the prefix is let through there, not that it helps: compare with a retrained run.",
+def _reading(whole: WholeRun) -> None:
+    with st.container(border=True):
+        st.markdown(f"**What these gates show** :small[:gray[{context.plain(whole.basis)}]]")
+        for sentence in whole.sentences:
+            st.markdown(f"- {context.plain(sentence.text)}", help=context.plain(sentence.definition))
+
+
+def _at_one_step(run: Run, gates: Gates, whole: WholeRun, live: bool, interval: float | None) -> None:
+    """Everything that the step slider moves; a fragment, so that nothing else is drawn again."""
+    if frame_interval() != interval:  # Play ended inside this fragment: its clock can stop
+        st.rerun()
+    view = gate_panels.choose_view()
+    step = choose_step(run.key, gates.steps, run.info.total_steps, live)
+    try:
+        row = row_at(gates, step)
+        gate_panels.show_heatmap(run, gates, whole, view, row)
+        left, right = st.columns(2)
+        with left:
+            gate_panels.show_profile(run, view, row)
+        with right:
+            gate_panels.show_traces(run, gates, whole, view, step)
+        differing = st.expander("Difference to another step or run", key="difference", bind="query-params")
+        if differing.open:
+            with differing:
+                gate_changes.show_difference(run, gates, view, row)
+    except (AptError, OSError) as problem:
+        st.error(f"The gates of {context.plain(run.key)} cannot be read: {context.plain(problem)}")
+
+
+def _whole_training(run: Run, whole: WholeRun) -> None:
+    """What does not depend on the step."""
+    settling, training = st.tabs(TABS, key="panel", bind="query-params")
+    if settling.open:
+        with settling:
+            gate_changes.show_settling(run, whole)
+    if training.open:
+        with training:
+            _training(run)
+
+
+def _training(run: Run) -> None:
+    try:
+        rows = run.metrics()
+    except (AptError, OSError) as problem:
+        st.error(context.plain(problem))
+        return
+    show_figure(
+        training_curve_figure(training_curve(rows, run.info.metric_name)),
+        "training",
+        f"{run.name}-training",
+        lambda: metrics_table(rows),
     )
-    index = _choose_step(columns["step"])
-    step = int(columns["step"][index])
-    token_gate, layer_scale = columns["token_gate"][index], columns["layer_scale"][index]
-    values = quantity(name, token_gate, layer_scale)
-    series = quantity(name, columns["token_gate"], columns["layer_scale"])
-    largest = float(np.nanmax(series)) if np.isfinite(series).any() else None
-    st.plotly_chart(heatmap_figure(heatmap(values, name, step, largest)), width="stretch", key="heatmap")
-
-    left, right = st.columns(2)
-    spread_scale = quantity(name, columns["token_gate_std"][index], layer_scale)
-    over = "layer scale" not in name
-    profile = layer_profile(values, spread_scale if over else np.zeros_like(values))
-    data = ProfileData(profile.mean, profile.over_batch, "over batch", QUANTITIES[name], f"Layers at step {step:,}")
-    left.plotly_chart(layer_profile_figure(data), width="stretch", key="profile")
-    left.caption("Mean over the layer's virtual tokens; bars: one standard deviation over the examples of the batch.")
-    with right:
-        _traces(name, columns["step"], series, step)
-
-
-def _choose_step(steps: np.ndarray) -> int:
-    """Index of the chosen step; the slider's positions are exactly the recorded steps."""
-    if len(steps) == 1:
-        return 0
-    options = [int(step) for step in steps]
-    chosen = st.select_slider(
-        "Optimizer step",
-        options,
-        value=options[-1],
-        key="step",
-        help="Every recorded step. Click the handle, then the arrow keys go step by step.",
-    )
-    return options.index(chosen)
-
-
-def _traces(name: str, steps: np.ndarray, series: np.ndarray, step: int) -> None:
-    num_layers, num_tokens = series.shape[1:]
-    options = [
-        f"{layer + 1}.{token + 1}"
-        for layer in range(num_layers)
-        for token in range(num_tokens)
-        if not np.isnan(series[-1, layer, token])
-    ]
-    default = [f"{layer + 1}.{token + 1}" for layer, token in heaviest_tokens(series[-1])]
-    chosen = st.multiselect(
-        "Virtual tokens (layer.token)",
-        options,
-        default=default,
-        max_selections=12,
-        key="tokens",
-        help="At the start: the heaviest of each layer at the last step.",
-    )
-    pairs = [tuple(int(part) - 1 for part in label.split(".")) for label in chosen]
-    values = np.array([series[:, layer, token] for layer, token in pairs])
-    data = TokenTraces(steps, values, [f"layer {label}" for label in chosen], QUANTITIES[name], "Over training", step)
-    st.plotly_chart(token_traces_figure(data), width="stretch", key="traces")

@@ -52,6 +52,8 @@ def show_form(run: Run, lengths: list[int], uniform: list[int]) -> None:
         arguments = ["retrain", str(run.folder), "--prefix-lengths", ",".join(map(str, chosen)), "--out", str(out)]
         arguments += options
         st.code(shlex.join(["python", "-m", "apt_core", *arguments]), language="bash", wrap_lines=True)
+        if not context.may_edit():
+            continue
         if st.button(label, key=f"start {kind}", type="primary" if kind == "pruned" else "secondary", help=help_text):
             _start(arguments, out)
 
@@ -96,7 +98,7 @@ def _show_job(job: Job) -> None:
         done, text = _progress(folder, state)
         left.progress(done, text=text)
         if state == "running":
-            if right.button("Cancel", key=f"cancel {job.id}", icon=":material/stop:"):
+            if context.may_edit() and right.button("Cancel", key=f"cancel {job.id}", icon=":material/stop:"):
                 jobs.cancel(job.id)
                 st.rerun(scope="fragment")
         elif state == "finished":

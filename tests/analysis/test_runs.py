@@ -23,11 +23,21 @@ def test_find_runs_lists_newest_first_and_damaged_with_reason(record_run, tmp_pa
     os.symlink(tmp_path / "old", tmp_path / "linked")
     runs, rejected = find_runs([tmp_path, tmp_path / "missing"])
     assert [run.name for run in runs] == ["new", "old"]
-    assert {row.folder.name: row.reason for row in rejected}.keys() == {"broken", "empty", "future"}
+    assert {row.folder.name: row.reason for row in rejected}.keys() == {"broken", "empty", "future", "linked"}
     reasons = {row.folder.name: row.reason for row in rejected}
     assert "damaged" in reasons["broken"]
     assert "schema_version: got 99" in reasons["future"]
     assert "no run.json" in reasons["empty"]
+    assert "links are not followed" in reasons["linked"]
+
+
+def test_runs_of_two_folders_of_one_name_have_keys_of_their_own(record_run, tmp_path):
+    for place in ("a", "b"):
+        record_run(tmp_path / place / "runs" / "same", steps=1)
+    record_run(tmp_path / "b" / "runs" / "other", steps=1)
+    runs, _ = find_runs([tmp_path / "a" / "runs", tmp_path / "b" / "runs"])
+    keys = {run.key for run in runs}
+    assert keys == {str(tmp_path / "a/runs/same"), str(tmp_path / "b/runs/same"), "runs/other"}
 
 
 def test_run_gives_gates_metrics_and_metric(record_run, tmp_path):

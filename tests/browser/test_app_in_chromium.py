@@ -2,104 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import re
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
-from playwright.sync_api import TimeoutError as PlaywrightTimeout
+from playwright.sync_api import expect
 
 pytestmark = pytest.mark.browser
 
 APP = Path(__file__).parents[2] / "app.py"
-CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 PATIENCE_MS = 60_000
 HEATMAP = ".js-plotly-plot .heatmaplayer image"
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory, record_run) -> Path:
-    root = tmp_path_factory.mktemp("app") / "runs"
-    record_run(root / "first", steps=40, created_at="2026-03-02T00:00:00+00:00")
-    record_run(root / "second", steps=12, created_at="2026-03-01T00:00:00+00:00", seed=5)
-    (root / "broken").mkdir()
-    (root / "broken" / "run.json").write_text("{")
-    return root
-
-
-@pytest.fixture(scope="module")
-def address(folder, tmp_path_factory) -> Iterator[str]:
-    """The running app."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    log = (tmp_path_factory.mktemp("log") / "app.log").open("w")
-    command = [
-        sys.executable,
-        "-m",
-        "streamlit",
-        "run",
-        str(APP),
-        "--server.port",
-        str(port),
-        "--",
-        "--runs",
-        str(folder),
-    ]
-    process = subprocess.Popen(command, cwd=APP.parent, stdout=log, stderr=subprocess.STDOUT)
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            break
-        except OSError:
-            assert process.poll() is None, Path(log.name).read_text()
-            assert time.monotonic() < deadline, "the app did not start"
-            time.sleep(0.1)
-    yield f"http://127.0.0.1:{port}"
-    process.terminate()
-    process.wait(20)
-    log.close()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if not Path(CHROMIUM).exists():
-        pytest.skip(f"no browser at {CHROMIUM}; install Chromium or set CHROMIUM to its path")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def page(browser) -> Iterator[Page]:
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
-    context.set_default_timeout(PATIENCE_MS)
-    expect.set_options(timeout=PATIENCE_MS)
-    page = context.new_page()
-    errors: list[str] = []
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    yield page
-    assert errors == []
-    assert page.locator("[data-testid=stException]").count() == 0
-    context.close()
 
 
 def test_first_page_shows_runs_and_one_click_later_a_heatmap(page, address):
@@ -113,22 +28,6 @@ def test_first_page_shows_runs_and_one_click_later_a_heatmap(page, address):
                           "const plain = z.bdata ? z.shape : [z.length, z[0].length];"
                           "return String(plain); })()")  # fmt: skip
     assert re.sub(r"\s", "", shape) == "6,16"
-
-
-def test_row_of_the_table_opens_that_run(page, address):
-    page.goto(address)
-    table = page.get_by_test_id("stDataFrame").first
-    table.locator("canvas").first.wait_for()
-    place = table.bounding_box()
-    for _ in range(5):  # the grid listens a moment after it is drawn
-        page.mouse.click(place["x"] + 60, place["y"] + 85)  # its second row
-        try:
-            page.wait_for_url("**/gates?run=runs%2Fsecond", timeout=5_000)
-            break
-        except PlaywrightTimeout:
-            continue
-    page.wait_for_selector(HEATMAP)
-    assert "run=runs%2Fsecond" in page.url
 
 
 def test_slider_and_arrow_keys_go_step_by_step(page, address):
