@@ -15,7 +15,8 @@ from apt_core.gate_tail import check_recording
 from apt_core.gate_tally import GateTally
 from apt_core.model import AptModel
 from apt_core.processes import is_main_rank
-from apt_core.run_format import RunInfo, RunWriter
+from apt_core.run_format import RunInfo
+from apt_core.run_writer import RunWriter
 
 
 class GateRecorder(TrainerCallback):

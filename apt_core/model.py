@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -18,13 +17,13 @@ from apt_core.attention import attach, detach, prefix_of
 from apt_core.backbones import load_backbone
 from apt_core.config import AptConfig
 from apt_core.errors import AptFileNotFoundError, AptValueError, bad_value
-from apt_core.gates import Pooling
 from apt_core.head import head_modules, train_modules
 from apt_core.hub import download_adapter, is_repo_id
 from apt_core.hub_mixin import CARD_FILE, PUSH_OPTIONS, HubMixin
+from apt_core.positions import shift_positions
 from apt_core.prefix import LayerPrefix
 from apt_core.run_format import write_atomic
-from apt_core.sites import Site, find_sites
+from apt_core.sites import chosen_sites, find_sites, pooling_of
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -303,44 +302,13 @@ def get_apt_model(model: PreTrainedModel, config: AptConfig) -> Any:
     if config.shift_positions:
         if len(set(lengths)) != 1:
             raise bad_value("shift_positions", True, "False where layers have prefixes of different lengths")
-        model.register_forward_pre_hook(_shift_positions, with_kwargs=True)
+        model.register_forward_pre_hook(shift_positions, with_kwargs=True)
     backbone_class = type(model)
     model.__class__ = type(backbone_class.__name__, (AptModel, backbone_class), {})
     model.apt_config = config.model_copy(update={"prefix_lengths": lengths, "modules_to_save": tuple(head)})
     model._apt_sites = tuple(site.name for site in sites)
     model._apt_kinds = tuple(site.kind for site in sites)
     return model
-
-
-def chosen_sites(sites: list[Site], config: AptConfig) -> list[Site]:
-    """The attention modules that get prefixes.
-
-    Raises:
-        AptValueError: if the backbone has none of the kinds that ``config.attention`` names.
-    """
-    chosen = [site for site in sites if site.kind in config.attention]
-    if not chosen:
-        kinds = ", ".join(sorted({site.kind for site in sites}))
-        raise bad_value("attention", list(config.attention), f"one or more of what this backbone has: {kinds}")
-    return chosen
-
-
-def pooling_of(site: Site, config: AptConfig) -> Pooling:
-    """Which hidden state the token gate of a layer looks at.
-
-    Raises:
-        AptValueError: if a gate per sequence is asked for where it would show a position its future.
-    """
-    if config.gate_pooling == "auto":
-        return "per-position" if site.causal else "first"
-    if site.causal and config.token_gate == "hidden" and config.gate_pooling != "per-position":
-        raise bad_value(
-            "gate_pooling",
-            config.gate_pooling,
-            f"per-position or auto, because {site.name} is causal: a gate per sequence would leak later tokens",
-            "Static gates (token_gate='static') work too.",
-        )
-    return config.gate_pooling
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
@@ -350,20 +318,6 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except (SafetensorError, OSError) as problem:
         raise AptValueError(f"{path}: damaged, cannot be read ({problem}).") from problem
-
-
-def _shift_positions(model: AptModel, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
-    """Lets the text begin at position P; positions that are given are the text's own and move with it."""
-    text = kwargs.get("input_ids", kwargs.get("inputs_embeds", args[0] if args else None))
-    if not model.apt_config.shift_positions or text is None:
-        return args, kwargs
-    start, positions = model.apt_config.prefix_lengths[0], kwargs.get("position_ids")
-    if positions is None:
-        cache = kwargs.get("past_key_values")
-        seen = int(cache.get_seq_length()) if cache is not None else 0
-        length = text.shape[1] if kwargs.get("input_ids") is None and text.dim() == 3 else text.shape[-1]
-        positions = torch.arange(seen, seen + length, device=text.device)[None]
-    return args, {**kwargs, "position_ids": positions + start}
 
 
 def _gate_of(prefix: LayerPrefix) -> np.ndarray:

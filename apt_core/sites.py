@@ -15,8 +15,10 @@ from transformers import PreTrainedModel
 from apt_core import deberta
 from apt_core.albert import unshare_layers
 from apt_core.attention import calls_attention_interface, hidden_states_of, observed
+from apt_core.config import AptConfig
 from apt_core.deberta import PREFIX_MODULE
-from apt_core.errors import AptValueError
+from apt_core.errors import AptValueError, bad_value
+from apt_core.gates import Pooling
 from apt_core.prefix import LayerShape
 
 Kind = Literal["encoder", "decoder", "cross"]
@@ -99,6 +101,37 @@ def find_sites(model: PreTrainedModel) -> list[Site]:
         kind: Kind = "decoder" if causal else "encoder"
         sites = [site._replace(kind=kind, causal=causal) for site in sites]
     return [site._replace(causal=site.kind != "encoder") for site in sites] if encoder else sites
+
+
+def chosen_sites(sites: list[Site], config: AptConfig) -> list[Site]:
+    """The attention modules that get prefixes.
+
+    Raises:
+        AptValueError: if the backbone has none of the kinds that ``config.attention`` names.
+    """
+    chosen = [site for site in sites if site.kind in config.attention]
+    if not chosen:
+        kinds = ", ".join(sorted({site.kind for site in sites}))
+        raise bad_value("attention", list(config.attention), f"one or more of what this backbone has: {kinds}")
+    return chosen
+
+
+def pooling_of(site: Site, config: AptConfig) -> Pooling:
+    """Which hidden state the token gate of a layer looks at.
+
+    Raises:
+        AptValueError: if a gate per sequence is asked for where it would show a position its future.
+    """
+    if config.gate_pooling == "auto":
+        return "per-position" if site.causal else "first"
+    if site.causal and config.token_gate == "hidden" and config.gate_pooling != "per-position":
+        raise bad_value(
+            "gate_pooling",
+            config.gate_pooling,
+            f"per-position or auto, because {site.name} is causal: a gate per sequence would leak later tokens",
+            "Static gates (token_gate='static') work too.",
+        )
+    return config.gate_pooling
 
 
 def _probe(model: PreTrainedModel, last_token: int) -> Tensor:

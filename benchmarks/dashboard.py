@@ -11,6 +11,7 @@ socket), and from the key to the changed picture (with Streamlit's pause for fur
 from __future__ import annotations
 
 import argparse
+import base64
 import json
 import os
 import platform
@@ -25,8 +26,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import psutil
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 
-from apt_core.run_format import RunInfo, RunWriter
+from apt_core.run_format import RunInfo
+from apt_core.run_writer import RunWriter
 from benchmarks.running_app import CHROMIUM, FLAGS, running_app
 
 ROOT = Path(__file__).parent.parent
@@ -78,23 +81,28 @@ class Traffic:
     def __init__(self, context: BrowserContext, page: Page) -> None:
         self._sent: list[float] = []
         self._received: list[tuple[float, float]] = []
+        self._finished: list[float] = []
         session = context.new_cdp_session(page)
         session.send("Network.enable")
         session.on("Network.webSocketFrameSent", lambda event: self._sent.append(event["timestamp"]))
         session.on("Network.webSocketFrameReceived", self._note)
 
     def _note(self, event: dict[str, Any]) -> None:
-        payload = event["response"]["payloadData"]  # binary frames come as base64
-        size = len(payload) * 3 / 4 if event["response"]["opcode"] == 2 else len(payload)
-        self._received.append((event["timestamp"], size))
+        if event["response"]["opcode"] != 2:  # all of Streamlit's are binary, which arrives as base64
+            return
+        payload = base64.b64decode(event["response"]["payloadData"])
+        self._received.append((event["timestamp"], len(payload)))
+        if ForwardMsg.FromString(payload).WhichOneof("type") == "script_finished":
+            self._finished.append(event["timestamp"])
 
     def clear(self) -> None:
         self._sent.clear()
         self._received.clear()
+        self._finished.clear()
 
     def answer(self) -> tuple[float, float]:
-        """Milliseconds from the first message out to the last one in, and kB of all that came in."""
-        milliseconds = 1_000 * (max(time for time, _ in self._received) - self._sent[0])
+        """Milliseconds from the first message out to the end of the script it started, and kB of all that came in."""
+        milliseconds = 1_000 * (self._finished[0] - self._sent[0])
         return milliseconds, sum(size for _, size in self._received) / 1_000
 
 
@@ -102,7 +110,7 @@ class Step(NamedTuple):
     """One step of the slider."""
 
     server: float
-    """ms from the browser's message to the last of the answer: the script, and both ways through the socket"""
+    """ms from the browser's message to the word that the script has ended: the script, and both ways of the socket"""
     seen: float
     """ms from the key to the changed picture: with Streamlit's pause for further keys, and drawing"""
     size: float

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from apt_core.run_format import RunInfo, RunWriter
+from apt_core.run_format import RunInfo
+from apt_core.run_writer import RunWriter
 
 LENGTHS = (16, 16, 16, 16, 16, 16)
 

@@ -12,7 +12,8 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from analysis.gate_sample import sample_gates
-from apt_core.run_format import RunInfo, RunWriter
+from apt_core.run_format import RunInfo
+from apt_core.run_writer import RunWriter
 
 TIMEOUT = 60
 

@@ -12,7 +12,8 @@ from streamlit.testing.v1 import AppTest
 from analysis.pages.runs import table_key
 from analysis.run_edits import save_notes
 from analysis.run_notes import read_notes
-from apt_core.run_format import RunInfo, RunWriter, read_run_info
+from apt_core.run_format import RunInfo, read_run_info
+from apt_core.run_writer import RunWriter
 
 APP = Path(__file__).parent.parent / "app.py"
 TIMEOUT = 60

@@ -11,7 +11,8 @@ from analysis.run_edits import check_name, delete, empty_trash, rename, save_not
 from analysis.run_notes import MAX_NOTES_BYTES, Notes, changed_notes, read_notes, write_notes
 from analysis.runs import find_runs
 from apt_core.errors import AptError, AptFileExistsError, AptFileNotFoundError, AptValueError
-from apt_core.run_format import RunInfo, RunWriter, read_run_info
+from apt_core.run_format import RunInfo, read_run_info
+from apt_core.run_writer import RunWriter
 
 
 @pytest.fixture

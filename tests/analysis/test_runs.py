@@ -8,7 +8,8 @@ import pytest
 
 from analysis.runs import Run, family_of, find_runs, open_run
 from apt_core.errors import AptError
-from apt_core.run_format import RUN_FILE, RunInfo, RunWriter
+from apt_core.run_format import RUN_FILE, RunInfo
+from apt_core.run_writer import RunWriter
 
 
 def test_find_runs_lists_newest_first_and_damaged_with_reason(record_run, tmp_path):

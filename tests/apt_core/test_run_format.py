@@ -21,7 +21,6 @@ from apt_core.run_format import (
     METRICS_FILE,
     RUN_FILE,
     RunInfo,
-    RunWriter,
     next_run_folder,
     read_json_lines,
     read_run_info,
@@ -30,6 +29,7 @@ from apt_core.run_format import (
     utc_now,
     write_atomic,
 )
+from apt_core.run_writer import RunWriter
 
 INFO = RunInfo(task="copa", num_layers=2, prefix_lengths=[3, 1], num_parameters={"prefix": 8, "head": 2, "frozen": 90})
 GATES = (np.full((2, 3), 0.5), np.zeros((2, 3)), np.ones(2))
@@ -88,7 +88,8 @@ def test_status_of_a_killed_process_is_interrupted(tmp_path):
 import os, signal, sys
 from pathlib import Path
 import numpy as np
-from apt_core.run_format import RunInfo, RunWriter
+from apt_core.run_format import RunInfo
+from apt_core.run_writer import RunWriter
 writer = RunWriter(Path({str(tmp_path)!r}), RunInfo(num_layers=1, prefix_lengths=[1]))
 for step in range(1, 21):
     writer.append_gates(step, np.full((1, 1), 0.5), np.zeros((1, 1)), np.ones(1))
@@ -243,7 +244,7 @@ def test_append_gates_does_not_wait_for_the_run_file(tmp_path, monkeypatch):
         assert disk.wait(10)
         write_atomic(path, content)
 
-    monkeypatch.setattr("apt_core.run_format.write_atomic", slow)
+    monkeypatch.setattr("apt_core.run_writer.write_atomic", slow)
     other = threading.Thread(target=writer.update, kwargs={"total_steps": 9})
     other.start()
     assert begun.wait(10)
