@@ -4,8 +4,9 @@ Writes synthetic runs with the project's own writer (many small ones, a long one
 and measures from the browser: time to the first heatmap, a step of the slider (time until the server has answered, and
 what it sends), a change of page, and the memory of the app; then a slider step with eight sessions at once.
 
-A slider step is measured twice: from the browser's message to the end of the answer (what the server takes, and the
-socket), and from the key to the changed picture (with Streamlit's pause for further keys, and the browser's drawing).
+A slider step is measured three ways: processor time of the server; from the browser's message to the end of the script
+(where both share the cores, the browser's drawing slows it); and from the key to the changed picture (with Streamlit's
+pause for further keys, and the drawing).
 """
 
 from __future__ import annotations
@@ -165,7 +166,15 @@ def spread(values: list[float]) -> dict[str, float]:
     }
 
 
-def measure_run(browser: Browser, address: str, repetitions: int, memory: Callable[[], None]) -> dict[str, Any]:
+def processor_seconds(process: psutil.Process) -> float:
+    """Spent by the server so far, all threads."""
+    times = process.cpu_times()
+    return times.user + times.system
+
+
+def measure_run(
+    browser: Browser, address: str, repetitions: int, process: psutil.Process, memory: Callable[[], None]
+) -> dict[str, Any]:
     """One run's page: cold, warm, slider."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     page, _, cold = first_heatmap(context, address)
@@ -176,12 +185,15 @@ def measure_run(browser: Browser, address: str, repetitions: int, memory: Callab
         page, traffic, seconds = first_heatmap(context, address)
         warm.append(seconds)
     slider_step(page, traffic)  # the first one loads what all others find loaded
+    before = processor_seconds(process)
     steps = [slider_step(page, traffic) for _ in range(repetitions)]
+    processor = 1_000 * (processor_seconds(process) - before) / repetitions
     memory()
     context.close()
     return {
         "first heatmap, cold (s)": round(cold, 3),
         "first heatmap, warm (s)": spread(warm),
+        "slider step, processor time of the server, mean (ms)": round(processor, 1),
         "slider step, message to answer (ms)": spread([step.server for step in steps]),
         "slider step, key to changed picture (ms)": spread([step.seen for step in steps]),
         "slider step (kB)": spread([step.size for step in steps]),
@@ -271,7 +283,9 @@ def measure(runs: Path, sizes: dict[str, tuple[int, int, int]], repetitions: int
         result["memory at the start (MB)"] = round(highest / 1e6)
         for name, (steps, num_layers, num_tokens) in sizes.items():
             address = f"{app.address}/gates?run=runs%2F{name}"
-            result[f"{steps:,} x {num_layers} x {num_tokens}"] = measure_run(browser, address, repetitions, memory)
+            result[f"{steps:,} x {num_layers} x {num_tokens}"] = measure_run(
+                browser, address, repetitions, process, memory
+            )
         result["pages"] = measure_pages(browser, app.address, 3)
         memory()
         result["sessions"] = measure_sessions(browser, f"{app.address}/gates?run=runs%2Fwide", repetitions // 2, memory)
