@@ -12,6 +12,8 @@ from plotly.colors import sample_colorscale
 
 ImageFormat = Literal["png", "svg"]
 
+Figure = go.Figure
+"""what pages show; they need not know Plotly"""
 SEQUENTIAL = "Cividis"
 DIVERGING = "PuOr_r"
 """orange above 0, purple below, near white at 0: told apart with any of the usual colour deficiencies"""

@@ -6,10 +6,9 @@ import io
 from collections.abc import Callable
 
 import pandas as pd
-import plotly.graph_objects as go
 import streamlit as st
 
-from analysis.figures.theme import image_config
+from analysis.figures.theme import Figure, image_config
 
 IMAGE_FORMAT = "image_format"
 
@@ -29,7 +28,7 @@ def choose_image_format() -> None:
         )
 
 
-def show_figure(figure: go.Figure, key: str, name: str, numbers: Callable[[], pd.DataFrame], about: str = "") -> None:
+def show_figure(figure: Figure, key: str, name: str, numbers: Callable[[], pd.DataFrame], about: str = "") -> None:
     """A figure, words about it, and its downloads.
 
     Args:
@@ -45,7 +44,7 @@ def show_figure(figure: go.Figure, key: str, name: str, numbers: Callable[[], pd
         show_downloads(key, name, numbers)
 
 
-def draw(figure: go.Figure, key: str, name: str) -> None:
+def draw(figure: Figure, key: str, name: str) -> None:
     """A figure alone; its camera button saves it as ``name`` in the format of the sidebar."""
     image_format = "svg" if st.session_state.get(IMAGE_FORMAT) == "SVG" else "png"
     st.plotly_chart(
