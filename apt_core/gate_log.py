@@ -16,11 +16,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from apt_core.errors import AptValueError, bad_value
-from apt_core.files import write_atomic
 from apt_core.gate_shard import Identity, Shard, replaced
 from apt_core.shard_header import ARRAYS
 
-__all__ = ["ARRAYS", "GateLog", "GateRow", "shard_paths", "write_atomic"]
+__all__ = ["ARRAYS", "GateLog", "GateRow", "shard_paths"]
 
 _SHARD_NAME = re.compile(r"gates-(\d{1,18})\.safetensors", re.ASCII)
 

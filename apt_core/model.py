@@ -17,12 +17,12 @@ from apt_core.attention import attach, detach, prefix_of
 from apt_core.backbones import load_backbone
 from apt_core.config import AptConfig
 from apt_core.errors import AptFileNotFoundError, AptValueError, bad_value
+from apt_core.files import write_atomic
 from apt_core.head import head_modules, train_modules
 from apt_core.hub import download_adapter, is_repo_id
 from apt_core.hub_mixin import CARD_FILE, PUSH_OPTIONS, HubMixin
 from apt_core.positions import shift_positions
 from apt_core.prefix import LayerPrefix
-from apt_core.run_format import write_atomic
 from apt_core.sites import chosen_sites, find_sites, pooling_of
 
 CONFIG_FILE = "adapter_config.json"

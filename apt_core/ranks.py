@@ -31,12 +31,6 @@ def agreed(value: T, device: str = "auto") -> T:
     return value
 
 
-def wait_for_all() -> None:
-    """Returns once every process has come here."""
-    if dist.is_initialized():
-        dist.barrier()
-
-
 def gathered(row: Tensor) -> Tensor:
     """A row [n] of every process: [processes, n]; [1, n] where there is one process."""
     if not dist.is_initialized() or dist.get_world_size() == 1:

@@ -12,8 +12,9 @@ from typing import Any
 from safetensors.torch import save
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from apt_core.files import write_atomic
 from apt_core.model import AptModel
-from apt_core.run_format import snapshot_path, write_atomic
+from apt_core.run_format import snapshot_path
 
 EARLY = 0.1
 """fraction of all steps after which the one snapshot is taken where no steps are named"""

@@ -24,7 +24,7 @@ import psutil
 
 import apt_core
 from apt_core.errors import AptFileNotFoundError, AptValueError
-from apt_core.gate_log import write_atomic
+from apt_core.files import write_atomic
 from apt_core.jobs.process_tree import end_job
 from apt_core.processes import MARKER, is_alive, marked_processes
 from apt_core.run_format import RUN_FILE, run_exists, utc_now

@@ -17,7 +17,7 @@ from typing import Any
 
 import psutil
 
-from apt_core.gate_log import write_atomic
+from apt_core.files import write_atomic
 from apt_core.jobs.local import CANCEL_FILE, GRACE_SECONDS, JOB_FILE, LOG_FILE, PENDING_JOB_FILE, STATE_FILE
 from apt_core.jobs.process_tree import end_job
 from apt_core.processes import MARKER
