@@ -2,7 +2,9 @@
 
 Writes synthetic runs with the project's own writer (many small ones, a long one, a wide one), starts the app on them
 and measures from the browser: time to the first heatmap, a step of the slider (time until the server has answered, and
-what it sends), a change of page, and the memory of the app; then a slider step with eight sessions at once.
+what it sends), a change of page, and the memory of the app; then a slider step with eight sessions at once. How long
+the same browser takes for a page with nothing but one Plotly heatmap of the same size is measured in the same run: no
+page made with Streamlit can be faster.
 
 A slider step is measured three ways: processor time of the server; from the browser's message to the end of the script
 (where both share the cores, the browser's drawing slows it); and from the key to the changed picture (with Streamlit's
@@ -16,11 +18,13 @@ import base64
 import json
 import os
 import platform
+import shutil
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,7 +35,7 @@ from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 
 from apt_core.run_format import RunInfo
 from apt_core.run_writer import RunWriter
-from benchmarks.running_app import CHROMIUM, FLAGS, running_app
+from benchmarks.running_app import CHROMIUM, FLAGS, App, running_app
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "dashboard.json"
@@ -46,6 +50,7 @@ GOALS = {
     "8 sessions against 1": 2.0,
 }
 SESSIONS = 8
+WARM = 5
 SETTLED_MS = 150
 PAUSE_MS = 700
 """between two steps of one session: a person reads the figure"""
@@ -74,6 +79,26 @@ def write_run(folder: Path, steps: int, num_layers: int, num_tokens: int, seed: 
         if step % max(1, steps // 20) == 0:
             writer.append_metrics({"step": step, "loss": 1 / step, "eval_accuracy": step / steps})
     writer.finish(metrics={"validation": {"accuracy": 0.5, "loss": 1.0}}, seconds=1.0)
+
+
+BARE = """import numpy as np
+import plotly.graph_objects as go
+import streamlit as st
+
+shape = int(st.query_params["layers"]), int(st.query_params["tokens"])
+st.title("One heatmap")
+st.plotly_chart(go.Figure(go.Heatmap(z=np.random.default_rng(1).random(shape, np.float32))))
+"""
+
+
+@contextmanager
+def bare_page() -> Iterator[App]:
+    """An app that shows one heatmap and nothing else."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "app.py").write_text(BARE)
+        shutil.copytree(ROOT / ".streamlit", Path(folder, ".streamlit"))
+        with running_app(Path(folder), []) as app:
+            yield app
 
 
 class Traffic:
@@ -173,17 +198,25 @@ def processor_seconds(process: psutil.Process) -> float:
 
 
 def measure_run(
-    browser: Browser, address: str, repetitions: int, process: psutil.Process, memory: Callable[[], None]
+    browser: Browser,
+    address: str,
+    bare_address: str,
+    repetitions: int,
+    process: psutil.Process,
+    memory: Callable[[], None],
 ) -> dict[str, Any]:
     """One run's page: cold, warm, slider."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     page, _, cold = first_heatmap(context, address)
     memory()
-    warm = []
-    for _ in range(3):
+    warm, bare = [], []
+    for _ in range(WARM):
         page.close()
         page, traffic, seconds = first_heatmap(context, address)
         warm.append(seconds)
+        other, _, seconds = first_heatmap(context, bare_address)
+        bare.append(seconds)
+        other.close()
     slider_step(page, traffic)  # the first one loads what all others find loaded
     before = processor_seconds(process)
     steps = [slider_step(page, traffic) for _ in range(repetitions)]
@@ -193,6 +226,7 @@ def measure_run(
     return {
         "first heatmap, cold (s)": round(cold, 3),
         "first heatmap, warm (s)": spread(warm),
+        "a page with one heatmap only, warm (s)": spread(bare),
         "slider step, processor time of the server, mean (ms)": round(processor, 1),
         "slider step, message to answer (ms)": spread([step.server for step in steps]),
         "slider step, key to changed picture (ms)": spread([step.seen for step in steps]),
@@ -271,7 +305,11 @@ def measure(runs: Path, sizes: dict[str, tuple[int, int, int]], repetitions: int
         "machine": {"cores": os.cpu_count(), "python": platform.python_version(), "system": platform.system()},
         "runs in the folder": len(list(runs.iterdir())),
     }
-    with running_app(ROOT, [runs]) as app, sync_playwright() as playwright:
+    with (
+        bare_page() as bare,
+        running_app(ROOT, [runs]) as app,
+        sync_playwright() as playwright,
+    ):
         process, highest = psutil.Process(app.process.pid), 0
 
         def memory() -> None:
@@ -284,7 +322,12 @@ def measure(runs: Path, sizes: dict[str, tuple[int, int, int]], repetitions: int
         for name, (steps, num_layers, num_tokens) in sizes.items():
             address = f"{app.address}/gates?run=runs%2F{name}"
             result[f"{steps:,} x {num_layers} x {num_tokens}"] = measure_run(
-                browser, address, repetitions, process, memory
+                browser,
+                address,
+                f"{bare.address}?layers={num_layers}&tokens={num_tokens}",
+                repetitions,
+                process,
+                memory,
             )
         result["pages"] = measure_pages(browser, app.address, 3)
         memory()

@@ -37,9 +37,11 @@ def show() -> None:
             st.fragment(_whole_training)(run, whole)
         except (AptError, OSError) as problem:
             st.error(f"The gates of {context.plain(run.key)} cannot be read: {context.plain(problem)}")
-    with st.expander("How this run was made"):
-        st.code(run.info.command or "made through the Python API", language="bash")
-        st.json(run.info.model_dump(exclude={"command"}), expanded=False)
+    made = st.expander("How this run was made", key="made", bind="query-params")
+    if made.open:  # what shows code and JSON is a third of what the browser has to load for this page
+        with made:
+            st.code(run.info.command or "made through the Python API", language="bash")
+            st.json(run.info.model_dump(exclude={"command"}), expanded=False)
 
 
 def _watch(run: Run, drawn: str) -> None:
