@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -208,6 +209,18 @@ def test_resume_with_the_same_flags_or_none_goes_on(call, interrupted_run, data_
     assert (code, json.loads(out)["status"]) == (0, "finished")
     update_finished_run(interrupted_run, status="interrupted")
     assert call(core_app, "train", "--out", str(interrupted_run), "--resume")[0] == 0
+
+
+def test_resume_finds_data_that_moved_and_refuses_other_data(call, interrupted_run, data_folder, tmp_path):
+    moved, other = tmp_path / "moved", tmp_path / "other"
+    for folder in (moved, other):
+        shutil.copytree(data_folder, folder)
+    train_file = next(other.rglob("train.jsonl"))
+    train_file.write_text("\n".join(train_file.read_text().splitlines()[1:]) + "\n")
+    words = ["train", "--out", str(interrupted_run), "--resume", "--data-dir"]
+    code, _, err = call(core_app, *words, str(other))
+    assert (code, "but the run began with" in err) == (2, True), err
+    assert call(core_app, *words, str(moved))[0] == 0
 
 
 @pytest.mark.parametrize(

@@ -341,6 +341,14 @@ def test_evaluate_with_a_file_that_moved_keeps_the_classes(job, tmp_path):
         evaluate_run(made.out, "test", data=other)
 
 
+def test_frozen_weights_are_loaded_for_evaluation_in_the_type_of_the_training(job):
+    train(replace(job, training=job.training.model_copy(update={"dtype": "bfloat16", "epochs": 1})))
+    types = {part: set() for part in (False, True)}
+    for parameter in load_run(job.out).parameters():
+        types[parameter.requires_grad].add(parameter.dtype)
+    assert types == {False: {torch.bfloat16}, True: {torch.float32}}
+
+
 def test_unequal_lengths_of_shifted_positions_are_refused_before_training(job):
     train(replace(job, apt=AptConfig(num_virtual_tokens=4, token_gate="static", shift_positions=True)))
     with pytest.raises(AptError, match=r"equal lengths, because .* counts virtual tokens as positions"):
