@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 
 import streamlit as st
@@ -10,7 +11,8 @@ import streamlit as st
 from analysis.pages import context
 from analysis.runs import Run
 from apt_core.errors import AptError
-from apt_core.jobs import Job
+from apt_core.jobs import Job, JobReport
+from apt_core.jobs.interface import WAITING
 from apt_core.run_format import next_run_folder, read_run_info, snapshot_steps
 from apt_core.tasks import TASKS
 
@@ -18,6 +20,7 @@ INIT_HELP = (
     "scratch: random values. warm: the kept tokens' values at the end of this run. rewind: their values at an early "
     "step that this run kept. Not offered where a layer would get more tokens than it has."
 )
+RETRY_HELP = "Queues it again. A run that it left interrupted is gone on with, from its last checkpoint."
 LOG_LINES = 40
 JOBS_SHOWN = 6
 
@@ -67,38 +70,53 @@ def inits(run: Run, wanted: list[list[int]]) -> list[str]:
 
 
 def _start(arguments: list[str], out: Path) -> None:
+    _queue(lambda: context.jobs().submit(arguments, out))
+
+
+def _queue(submit: Callable[[], Job]) -> None:
+    """Queues a job, and says which or why not."""
     try:
-        job = context.jobs().submit(arguments, out)
+        job = submit()
     except (AptError, OSError) as problem:
         st.error(context.plain(problem))
         return
-    st.toast(f"Started job {job.id}: {context.plain(out)}")
+    st.toast(f"Queued job {job.id}: {context.plain(job.run_folder)}")
 
 
 @st.fragment(run_every=2)
 def show_jobs() -> None:
-    """Jobs of this dashboard, the newest first, with progress; looks again every two seconds."""
-    jobs = context.jobs().list()
-    if not jobs:
+    """Jobs of this dashboard with progress: those that run, those that wait, the newest that ended.
+
+    It looks again every two seconds.
+    """
+    jobs = context.jobs()
+    reports = [(job, jobs.report(job.id)) for job in jobs.list()]
+    if not reports:
         return
     st.subheader("Retrainings")
-    for job in jobs[:JOBS_SHOWN]:
-        _show_job(job)
-    if len(jobs) > JOBS_SHOWN:
-        st.caption(f"{len(jobs) - JOBS_SHOWN} older ones: `python -m apt_core jobs list --runs {context.roots()[0]}`")
+    reports.sort(key=lambda pair: (pair[1].state != "running", pair[1].state != "queued", pair[1].position or 0))
+    for job, report in reports[:JOBS_SHOWN]:
+        _show_job(job, report)
+    if len(reports) > JOBS_SHOWN:
+        st.caption(f"{len(reports) - JOBS_SHOWN} more: `python -m apt_core jobs list --runs {context.roots()[0]}`")
 
 
-def _show_job(job: Job) -> None:
+def _show_job(job: Job, report: JobReport) -> None:
     jobs = context.jobs()
     folder = Path(job.run_folder)
-    state = jobs.status(job.id)
+    state = report.state
     with st.container(border=True):
         left, right = st.columns([4, 1])
-        left.markdown(f"**{context.plain(folder)}** · {state}")
+        left.markdown(f"**{context.plain(folder)}** · {context.plain(_standing(job, report))}")
         done, text = _progress(folder, state)
         left.progress(done, text=text)
-        if state == "running":
-            if context.may_edit() and right.button("Cancel", key=f"cancel {job.id}", icon=":material/stop:"):
+        if state in WAITING:
+            if context.may_edit() and right.button(
+                "Cancel",
+                key=f"cancel {job.id}",
+                icon=":material/stop:",
+                help="Ends it; one that is queued never starts.",
+            ):
                 jobs.cancel(job.id)
                 st.rerun(scope="fragment")
         elif state == "finished":
@@ -106,15 +124,31 @@ def _show_job(job: Job) -> None:
             key = f"{folder.parent.name}/{folder.name}"
             right.page_link(pages["gates"], label="Gates", query_params={"run": key})
             right.page_link(pages["compare"], label="Compare", query_params={"run": key})
-        with st.expander("Log", expanded=state == "failed"):
+        elif context.may_edit() and right.button(
+            "Retry", key=f"retry {job.id}", icon=":material/replay:", help=RETRY_HELP
+        ):
+            _queue(lambda: jobs.retry(job.id))
+        with st.expander("Log", expanded=state in ("failed", "lost")):
             st.code(jobs.logs(job.id, LOG_LINES) or "nothing printed yet", language=None)
 
 
+def _standing(job: Job, report: JobReport) -> str:
+    """A job's command and state, with its place in the queue or its device."""
+    command = job.arguments[0] if job.arguments else "job"
+    if report.state == "queued" and report.position:
+        return f"{command}: queued, number {report.position} in line"
+    if report.state == "running" and report.device:
+        return f"{command}: running on {report.device}"
+    return f"{command}: {report.state}"
+
+
 def _progress(folder: Path, state: str) -> tuple[float, str]:
+    if state == "queued":
+        return 0.0, "waits for a slot"
     try:
         info = read_run_info(folder)
     except AptError:
-        return 0.0, "preparing data and model" if state == "running" else "ended before the first step"
+        return 0.0, "preparing data and model" if state == "running" else "no run in this folder"
     if not info.total_steps:
         return 0.0, "preparing"
     return min(1.0, info.step / info.total_steps), f"step {info.step} of {info.total_steps}"

@@ -1,203 +1,250 @@
-"""Jobs on this machine: a detached supervisor process for each, which outlives the app and the terminal.
+"""Jobs on this machine: a detached supervisor process for each, which waits for a slot and outlives the app.
 
-<folder>/<id>/job.json     what was asked for
-<folder>/<id>/state.json   how it goes, written by the supervisor; by others only once that is gone
-<folder>/<id>/cancel       there once somebody asked for the end
-<folder>/<id>/log.txt      what the training printed
+See ``job_files`` for what is on disk, and ``queue`` for the order.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
+import hashlib
 import os
 import re
+import shutil
 import subprocess
 import sys
 import uuid
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
-
-import psutil
+from urllib.parse import quote
 
 import apt_core
-from apt_core.errors import AptFileNotFoundError, AptValueError
-from apt_core.files import write_atomic
+from apt_core.errors import AptError, AptFileNotFoundError, AptValueError, AptWriteError, bad_value
+from apt_core.jobs import locks
+from apt_core.jobs.devices import VISIBLE, cpu_environment, cpu_slots, gpu_slots
+from apt_core.jobs.interface import WAITING, Job, JobReport, JobState
+from apt_core.jobs.job_arguments import check_run_folder, device_of
+from apt_core.jobs.job_files import (
+    ALIVE_FILE,
+    CANCEL_FILE,
+    JOB_FILE,
+    LOG_FILE,
+    now,
+    number_of,
+    read_job,
+    write_job,
+)
+from apt_core.jobs.log_file import follow, tail
 from apt_core.jobs.process_tree import end_job
-from apt_core.processes import MARKER, is_alive, marked_processes
-from apt_core.run_format import RUN_FILE, run_exists, utc_now
+from apt_core.jobs.queue import cpu_slot_file, drawing, take_ticket, ticket_file
+from apt_core.jobs.report import GRACE_SECONDS, report
+from apt_core.jobs.retry import retry_arguments
+from apt_core.processes import MARKER
+from apt_core.run_format import this_host
 
-JobState = Literal["running", "finished", "failed", "cancelled", "lost"]
-
-JOB_FILE = "job.json"
-PENDING_JOB_FILE = "job.json.pending"
-"""the supervisor renames it once its first state is on disk, so that no job is ever seen without a state"""
-STATE_FILE = "state.json"
-CANCEL_FILE = "cancel"
-LOG_FILE = "log.txt"
-GRACE_SECONDS = 5.0
-_LOG_TAIL_BYTES = 256 * 1024
 _SUPERVISOR = "apt_core.jobs.supervisor"
 _ID = re.compile(r"[\w-]+")
 
 
-@dataclass(frozen=True)
-class Job:
-    """A request to create a run."""
-
-    id: str
-    arguments: list[str]
-    """after ``python -m apt_core``"""
-    run_folder: str
-    """absolute"""
-    submitted_at: str
-    """UTC, ISO 8601"""
-
-
 class LocalJobs:
-    """Trainings on this machine.
+    """The default ``Jobs``: on this machine, queued for its processor and its GPUs.
 
     Args:
-        folder: where jobs keep their state; made when the first is submitted.
+        folder: where jobs keep their state, and where they queue for the processor; made when the first is submitted.
         program: what ``arguments`` are given to.
+        slots: how many jobs may run at once on the processor; None: ``APT_SLOTS``, or one for every two cores. A GPU
+            has one job at a time, of all folders.
     """
 
-    def __init__(self, folder: str | Path, program: Sequence[str] = (sys.executable, "-m", "apt_core")) -> None:
+    def __init__(
+        self,
+        folder: str | Path,
+        program: Sequence[str] = (sys.executable, "-m", "apt_core"),
+        slots: int | None = None,
+    ) -> None:
         self.folder = Path(folder)
         self._program = list(program)
+        self._slots = slots
 
     def submit(self, arguments: Sequence[str], run_folder: str | Path) -> Job:
-        """Starts a training that goes on when the caller ends.
+        """Queues a command that goes on when the caller ends, and returns at once.
 
         Args:
             arguments: after ``python -m apt_core``, such as ``["retrain", "runs/a", "--prefix-lengths", "4,0,8"]``.
+                ``--device`` among them decides what it waits for: cpu for the processor, cuda or auto for a GPU; auto
+                where there is none for the processor.
             run_folder: the folder it will write.
 
         Raises:
-            AptFileExistsError: if ``run_folder`` holds a run already.
-            AptValueError: if another job that still runs writes to it.
+            AptFileExistsError: if ``run_folder`` holds a run that would be overwritten.
+            AptFileNotFoundError: if ``arguments`` need a run in ``run_folder``, and there is none.
+            AptValueError: if another job is to write it, or a GPU is asked for where there is none.
+            AptWriteError: if the state of the job cannot be written.
         """
-        if (Path(run_folder) / RUN_FILE).exists():
-            raise run_exists(Path(run_folder))
-        written = Path(run_folder).resolve()
-        for other in self.list():
-            if Path(other.run_folder).resolve() == written and self.status(other.id) == "running":
-                raise AptValueError(
-                    f"out: got {str(run_folder)!r}, which job {other.id} writes; accepted: another folder."
-                )
-        job = Job(uuid.uuid4().hex[:12], [str(word) for word in arguments], str(Path(run_folder).absolute()), utc_now())
-        folder = self.folder / job.id
-        folder.mkdir(parents=True)
-        write_atomic(folder / PENDING_JOB_FILE, json.dumps(asdict(job)).encode())
-        package = str(Path(apt_core.__file__).resolve().parent.parent)
-        search_path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
-        with (folder / LOG_FILE).open("wb") as log:
-            supervisor = subprocess.Popen(
-                [sys.executable, "-m", _SUPERVISOR, str(folder.resolve()), *self._program, *job.arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                start_new_session=True,
-                env={**os.environ, MARKER: job.id, "PYTHONPATH": search_path, "PYTHONUNBUFFERED": "1"},
-            )
-        with supervisor.stdout as said:
-            started = said.readline()
-        if not started and (folder / PENDING_JOB_FILE).exists():  # it died at once; the log says why
-            _write_end(folder, {}, "failed")
-            os.replace(folder / PENDING_JOB_FILE, folder / JOB_FILE)
-        return job
+        return self._submit([str(word) for word in arguments], Path(run_folder).absolute(), Path.cwd())
+
+    def retry(self, job_id: str) -> Job:
+        """Queues a job again that failed, was cancelled or is lost; an interrupted run is gone on with.
+
+        Returns:
+            The new job; the old one stays as it is.
+
+        Raises:
+            AptFileNotFoundError: if there is no such job.
+            AptError: if it has finished or not ended yet, or as ``submit`` does.
+        """
+        state = self.status(job_id)
+        job = self._job(job_id)
+        directory = Path(job.directory or Path.cwd())
+        if not directory.is_dir():
+            raise bad_value("job", job_id, f"a job whose folder {directory} still exists; its paths start there")
+        return self._submit(retry_arguments(job, state), Path(job.run_folder), directory)
 
     def list(self) -> list[Job]:
         """All jobs, the newest first; folders that are damaged are passed over."""
-        jobs = []
-        for path in self.folder.glob(f"*/{JOB_FILE}"):
-            try:
-                job = Job(**_read_object(path))
-            except TypeError:
-                continue
-            if job.id == path.parent.name and all(isinstance(text, str) for text in (job.run_folder, job.submitted_at)):
-                jobs.append(job)
-        return sorted(jobs, key=lambda job: (job.submitted_at, job.id), reverse=True)
+        jobs = filter(None, (read_job(path.parent) for path in self.folder.glob(f"*/{JOB_FILE}")))
+        return sorted(jobs, key=lambda job: (number_of(job.id), job.submitted_at, job.id), reverse=True)
+
+    def report(self, job_id: str) -> JobReport:
+        """How a job stands; processes that a dead supervisor left behind are ended.
+
+        Raises:
+            AptFileNotFoundError: if there is no such job.
+        """
+        return report(self._known(job_id))
 
     def status(self, job_id: str) -> JobState:
-        """What has become of a job; processes that a dead supervisor left behind are ended.
-
-        Raises:
-            AptFileNotFoundError: if there is no such job.
-        """
-        for _ in range(2):  # it may end between a look at its state and a look at its supervisor
-            state = self._state(job_id)
-            if state.get("state", "running") != "running":
-                return state["state"]
-            if _is_supervised(job_id, state):
-                return "running"
-        end_job(job_id, GRACE_SECONDS)
-        return "cancelled" if (self.folder / job_id / CANCEL_FILE).exists() else "lost"
+        """The state of ``report`` alone."""
+        return self.report(job_id).state
 
     def cancel(self, job_id: str, grace_seconds: float = GRACE_SECONDS) -> None:
-        """Ends the whole process tree of a job: SIGTERM, then SIGKILL. Does nothing if it has ended.
+        """Ends the whole process tree of a job: SIGTERM, then SIGKILL. One that is queued never starts.
+
+        Does nothing if it has ended.
 
         Raises:
             AptFileNotFoundError: if there is no such job.
         """
-        if self.status(job_id) != "running":
+        if self.status(job_id) not in WAITING:
             return
-        folder = self.folder / job_id
-        (folder / CANCEL_FILE).touch()
+        (self.folder / job_id / CANCEL_FILE).touch()
         end_job(job_id, grace_seconds)
-        state = self._state(job_id)
-        if state.get("state", "running") == "running" and not _is_supervised(job_id, state):
-            _write_end(folder, state, "cancelled")  # the supervisor had to be killed before it could
+        self.status(job_id)  # writes the end if the supervisor did not come to it
 
     def logs(self, job_id: str, last_lines: int = 200) -> str:
-        """The end of what the training printed; of a progress bar only its last state.
+        """The end of what the job printed; of a progress bar only its last state.
 
         Raises:
             AptFileNotFoundError: if there is no such job.
         """
-        path = self._known(job_id) / LOG_FILE
-        if not path.is_file():
-            return ""
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - _LOG_TAIL_BYTES))
-            text = file.read().decode("utf-8", "replace")
-        lines = [line.rstrip("\r").rpartition("\r")[2] for line in text.strip("\n").split("\n")]
-        return "\n".join(lines[-last_lines:])
+        return tail(self._known(job_id) / LOG_FILE, last_lines)
+
+    def follow(self, job_id: str) -> Iterator[str]:
+        """What the job printed and prints, piece by piece, until it has ended.
+
+        Raises:
+            AptFileNotFoundError: if there is no such job.
+        """
+        return follow(self._known(job_id) / LOG_FILE, lambda: self.status(job_id) not in WAITING)
+
+    def _submit(self, arguments: list[str], run_folder: Path, directory: Path) -> Job:
+        locks.check_locks()
+        slots, environment = self._suitable(device_of(arguments, directory, run_folder))
+        try:
+            with contextlib.ExitStack() as held:
+                claim_file, claim = _claim(run_folder)
+                held.callback(os.close, claim)
+                check_run_folder(arguments, run_folder)
+                with drawing(self.folder) as number:
+                    job_id = f"{number:04}-{uuid.uuid4().hex[:12]}"
+                    folder = self.folder.resolve() / job_id
+                    folder.mkdir()
+                    alive = locks.take(folder / ALIVE_FILE)
+                    held.callback(os.close, alive)
+                    ticket = take_ticket(folder.parent, job_id, slots)
+                    held.callback(os.close, ticket)
+                job = Job(job_id, arguments, str(run_folder), now(), str(directory))
+                try:
+                    os.ftruncate(claim, 0)
+                    os.pwrite(claim, job_id.encode(), 0)
+                    write_job(folder, job)
+                    words = [str(folder), str(claim_file), *map(str, (alive, ticket, claim))]
+                    self._start_supervisor(job, words, (alive, ticket, claim), environment)
+                except BaseException:
+                    ticket_file(folder.parent, job_id).unlink(missing_ok=True)
+                    shutil.rmtree(folder, ignore_errors=True)
+                    raise
+                return job
+        except OSError as problem:
+            if isinstance(problem, AptError):
+                raise
+            place = problem.filename or self.folder
+            raise AptWriteError(f"jobs: nothing was queued: {place}: {problem.strerror}.") from problem
+
+    def _suitable(self, device: str) -> tuple[dict[str, Path], dict[str, str]]:
+        """The slots for a device, with the files whose locks they are, and what its job gets in its environment."""
+        gpus = [] if device == "cpu" else gpu_slots()
+        if gpus:
+            return {gpu: _shared_folder() / "gpus" / quote(gpu, safe="") for gpu in gpus}, {}
+        if device == "cuda":
+            raise bad_value("device", device, "auto or cpu", f"No GPU is visible here; {VISIBLE} can hide them.")
+        slots = cpu_slots(self._slots)
+        files = {slot: cpu_slot_file(self.folder.resolve(), slot) for slot in slots}
+        return files, cpu_environment(slots, hide_gpus=device == "cpu")
+
+    def _start_supervisor(
+        self, job: Job, words: Sequence[str], descriptors: Sequence[int], environment: dict[str, str]
+    ) -> None:
+        package = str(Path(apt_core.__file__).resolve().parent.parent)
+        search_path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
+        job_variables = {MARKER: job.id, "PYTHONPATH": search_path, "PYTHONUNBUFFERED": "1"}
+        with (Path(words[0]) / LOG_FILE).open("wb") as log:
+            subprocess.Popen(
+                [sys.executable, "-m", _SUPERVISOR, *words, *self._program, *job.arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                cwd=job.directory,
+                pass_fds=descriptors,
+                env={**os.environ, **environment, **job_variables},
+            )
+
+    def _job(self, job_id: str) -> Job:
+        job = read_job(self._known(job_id))
+        if job is None:
+            raise AptValueError(f"job: got {job_id!r}, whose {JOB_FILE} is damaged; submit its command again.")
+        return job
 
     def _known(self, job_id: str) -> Path:
-        folder = self.folder / job_id
+        folder = self.folder.resolve() / job_id
         if not _ID.fullmatch(job_id) or not (folder / JOB_FILE).is_file():
             raise AptFileNotFoundError(
                 f"job: got {job_id!r}; accepted: an id that 'python -m apt_core jobs list' shows."
             )
         return folder
 
-    def _state(self, job_id: str) -> dict[str, Any]:
-        state = _read_object(self._known(job_id) / STATE_FILE)
-        return state if state.get("state") in get_args(JobState) else {}
+
+def _claim(run_folder: Path) -> tuple[Path, int]:
+    """Takes a run folder for one job, whichever folder of jobs that belongs to: the lock's file and descriptor.
+
+    Raises:
+        AptValueError: if a job has it.
+    """
+    path = _shared_folder() / "runs" / hashlib.sha256(os.fsencode(run_folder.resolve())).hexdigest()
+    descriptor = locks.take(path)
+    if descriptor is None:
+        with contextlib.suppress(OSError):
+            writer = path.read_text(encoding="utf-8")
+        raise bad_value("out", str(run_folder), "a folder that no job writes", f"Job {writer} writes it.")
+    return path, descriptor
 
 
-def _is_supervised(job_id: str, state: dict[str, Any]) -> bool:
-    pid, started = state.get("pid"), state.get("started")
-    if isinstance(pid, int) and isinstance(started, int | float):
-        return is_alive(pid, started)
-    for process in marked_processes(job_id):  # the state was damaged by somebody else
-        with contextlib.suppress(psutil.Error):
-            if _SUPERVISOR in process.cmdline():
-                return True
-    return False
-
-
-def _write_end(folder: Path, state: dict[str, Any], ending: JobState) -> None:
-    write_atomic(folder / STATE_FILE, json.dumps({**state, "state": ending, "ended_at": utc_now()}).encode())
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file; an empty one if it cannot be read."""
+def _shared_folder() -> Path:
+    """Where this user's jobs on this machine meet, whichever folder they were submitted to."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return content if isinstance(content, dict) else {}
+        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError as problem:
+        raise bad_value(
+            "XDG_CACHE_HOME", None, "a folder for the locks of jobs, as there is no home folder"
+        ) from problem
+    return Path(home).absolute() / "apt-gate-studio" / this_host()

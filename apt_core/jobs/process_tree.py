@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
 
 import psutil
 
-from apt_core.processes import MARKER, marked_processes
+from apt_core.processes import MARKER, is_alive, marked_processes
 
 _KILL_ROUNDS = 10
+_LOOK_SECONDS = 0.02
 
 
 def job_processes(job_id: str) -> list[psutil.Process]:
@@ -43,6 +45,13 @@ def end_job(job_id: str, grace_seconds: float) -> None:
             with contextlib.suppress(psutil.Error):
                 process.kill()
         _, stubborn = psutil.wait_procs(list(left.values()), timeout=1)
+
+
+def wait_for_end(pid: int, started: float, at_most_seconds: float) -> None:
+    """Waits for a process that has been ended: a large one takes a while to go, and cannot be found meanwhile."""
+    deadline = time.monotonic() + at_most_seconds
+    while is_alive(pid, started) and time.monotonic() < deadline:
+        time.sleep(_LOOK_SECONDS)
 
 
 def _below(process: psutil.Process, job_id: str) -> Iterator[psutil.Process]:

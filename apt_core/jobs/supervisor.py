@@ -1,72 +1,129 @@
-"""The process that watches over one job: starts the training, waits for it, writes how it ended.
+"""The process that watches over one job: waits for its turn, starts the training, writes how it ended.
 
-Started as ``python -m apt_core.jobs.supervisor FOLDER PROGRAM...``; not for people.
+Started as ``python -m apt_core.jobs.supervisor FOLDER CLAIM-FILE ALIVE TICKET CLAIM PROGRAM...``, where the three are
+descriptors of locks that whoever submitted the job has taken for it; not for people.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
-import json
 import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import psutil
 
-from apt_core.files import write_atomic
-from apt_core.jobs.local import CANCEL_FILE, GRACE_SECONDS, JOB_FILE, LOG_FILE, PENDING_JOB_FILE, STATE_FILE
+from apt_core.jobs import locks
+from apt_core.jobs.devices import slot_environment
+from apt_core.jobs.job_files import CANCEL_FILE, LOG_FILE, JobRecord, now, write_record
 from apt_core.jobs.process_tree import end_job
-from apt_core.processes import MARKER
-from apt_core.run_format import utc_now
+from apt_core.jobs.queue import read_ticket, take_slot, ticket_file, wait_for_turn
+from apt_core.jobs.report import GRACE_SECONDS, report
 
 NOT_STARTED = 127
 """exit code of a program that could not be started, as in a shell"""
+_PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
-def supervise(folder: Path, command: list[str]) -> int:
-    """Runs ``command`` with its output in ``folder/log.txt``; returns its exit code."""
-    _adopt_orphans()
-    signal.signal(signal.SIGTERM, lambda *_: None)  # whoever cancels ends the training; this one writes the end
-    process = psutil.Process()
-    state: dict[str, Any] = {"state": "running", "pid": process.pid, "started": process.create_time()}
-    _write(folder, state)
-    os.replace(folder / PENDING_JOB_FILE, folder / JOB_FILE)
-    print("started", flush=True)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # let go of the submitter's pipe
+class Held(NamedTuple):
+    """Descriptors of the locks that a job has from its submission on."""
+
+    alive: int
+    ticket: int
+    claim: int
+
+
+def supervise(folder: Path, claim_file: Path, held: Held, command: list[str]) -> None:
+    """Waits for a slot, runs ``command`` with its output in ``folder/log.txt`` and writes how that went."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # while it waits, whoever cancels may simply end this process
+    for descriptor in held:
+        os.set_inheritable(descriptor, False)
+    record = JobRecord(pid=os.getpid())
+    _write(folder, record)
+    ticket = read_ticket(ticket_file(folder.parent, folder.name))
+    wait_for_turn(ticket.path)
+    device, slot = take_slot(ticket, folder, report)
+    signal.signal(signal.SIGTERM, lambda *_: None)  # from here on they end the training, and this one writes the end
+    if not _is_cancelled(folder):
+        _adopt_orphans()
+        record = replace(record, state="running", device=device, started_at=now())
+        record = _run(folder, record, command, held, slot)
+        end_job(folder.name, GRACE_SECONDS)
+    ticket.path.unlink(missing_ok=True)
+    ending = "cancelled" if _is_cancelled(folder) else "finished" if record.exit_code == 0 else "failed"
+    locks.remove(claim_file, held.claim)  # before the end is seen: the folder may then be submitted again
+    _write(folder, replace(record, state=ending, ended_at=now()))
+
+
+def _run(folder: Path, record: JobRecord, command: list[str], held: Held, slot: int) -> JobRecord:
+    """Starts the training, lets the next job have its turn, and waits for the end."""
     with (folder / LOG_FILE).open("ab") as log:
         try:
-            trainer = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
+            trainer = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                pass_fds=(slot, held.claim),
+                env={**os.environ, **slot_environment(record.device or "")},
+                preexec_fn=_end_with_parent,
+            )
         except OSError as problem:
-            log.write(f"error: {command[0]} could not be started: {problem.strerror}.\n".encode())
-            code = NOT_STARTED
-        else:
-            with contextlib.suppress(psutil.Error):
-                state |= {"trainer_pid": trainer.pid, "trainer_started": psutil.Process(trainer.pid).create_time()}
-                _write(folder, state)
-            code = trainer.wait()
-    end_job(os.environ.get(MARKER, ""), GRACE_SECONDS)
-    ending = "finished" if code == 0 else "failed"
-    if (folder / CANCEL_FILE).exists():
-        ending = "cancelled"
-    _write(folder, {**state, "state": ending, "exit_code": code, "ended_at": utc_now()})
-    return code
+            _say(folder, f"{command[0]} could not be started: {problem.strerror}")
+            return replace(record, exit_code=NOT_STARTED)
+    with contextlib.suppress(psutil.Error):
+        started = psutil.Process(trainer.pid).create_time()
+        record = replace(record, trainer_pid=trainer.pid, trainer_started=started)
+    _write(folder, record)
+    locks.remove(ticket_file(folder.parent, folder.name), held.ticket)
+    if _is_cancelled(folder):  # who asked for it may have looked before there was a training to end
+        end_job(folder.name, GRACE_SECONDS)
+    code = trainer.wait()
+    if code < 0 and not _is_cancelled(folder):
+        _say(folder, _ended_by(-code))
+    return replace(record, exit_code=code)
 
 
-def _write(folder: Path, state: dict[str, Any]) -> None:
-    write_atomic(folder / STATE_FILE, json.dumps(state).encode())
+def _ended_by(number: int) -> str:
+    if number == signal.SIGKILL:
+        return "ended by SIGKILL, as the system does when memory runs out; a smaller --batch-size needs less"
+    return f"ended by {signal.Signals(number).name}"
+
+
+def _is_cancelled(folder: Path) -> bool:
+    return (folder / CANCEL_FILE).exists()
+
+
+def _write(folder: Path, record: JobRecord) -> None:
+    """Writes how the job stands; a full disk must not end a training that may still come to its end."""
+    with contextlib.suppress(OSError):
+        write_record(folder, record)
+
+
+def _say(folder: Path, problem: str) -> None:
+    """Adds a line to the job's log, if the disk takes it."""
+    with contextlib.suppress(OSError), (folder / LOG_FILE).open("a", encoding="utf-8") as log:
+        log.write(f"error: {problem}.\n")
 
 
 def _adopt_orphans() -> None:
     """On Linux, grandchildren whose parent dies become children of this process and can be waited for."""
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def _end_with_parent() -> None:
+    """On Linux, the training gets SIGTERM when this process is killed; elsewhere, whoever looks at the job ends it."""
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 if __name__ == "__main__":
-    sys.exit(supervise(Path(sys.argv[1]), sys.argv[2:]))
+    supervise(Path(sys.argv[1]), Path(sys.argv[2]), Held(*map(int, sys.argv[3:6])), sys.argv[6:])

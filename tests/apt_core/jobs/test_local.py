@@ -2,70 +2,24 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
 
-from apt_core.errors import AptError, AptFileExistsError, AptFileNotFoundError
-from apt_core.jobs import LocalJobs
-from apt_core.jobs.local import CANCEL_FILE, STATE_FILE
-from apt_core.processes import is_alive, marked_processes
+from apt_core.errors import AptError, AptFileExistsError, AptFileNotFoundError, AptWriteError
+from apt_core.jobs import Jobs, LocalJobs
+from apt_core.jobs.job_files import ALIVE_FILE, CANCEL_FILE, JOB_FILE, STATE_FILE
+from apt_core.jobs.locks import is_held
+from apt_core.processes import marked_processes
 from apt_core.run_format import RUN_FILE
-
-DEADLINE_SECONDS = 20
-
-TRAINER = """
-import os, signal, subprocess, sys, time
-what = sys.argv[1]
-if what == "succeed":
-    print("\\rstep 1 of 2\\rstep 2 of 2")
-    print("done")
-elif what == "fail":
-    print("about to fail")
-    raise SystemExit("out of luck")
-elif what == "hang":
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    child = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN)"
-    child += "; print('child ready', flush=True); time.sleep(600)"
-    subprocess.Popen([sys.executable, "-c", child], start_new_session=True)
-    print("trainer ready", flush=True)
-    time.sleep(600)
-elif what == "orphan":
-    child = "import os, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN)"
-    child += "; print('child pid', os.getpid(), flush=True); time.sleep(600)"
-    started = subprocess.Popen([sys.executable, "-c", child], env={}, start_new_session=True, stdout=subprocess.PIPE)
-    print(started.stdout.readline().decode(), flush=True)
-    if sys.argv[2] == "wait":
-        time.sleep(600)
-"""
-
-
-@pytest.fixture
-def jobs(tmp_path) -> LocalJobs:
-    script = tmp_path / "trainer.py"
-    script.write_text(TRAINER)
-    return LocalJobs(tmp_path / "jobs", program=[sys.executable, str(script)])
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, "did not happen in time"
-        time.sleep(0.02)
-
-
-def hanging(jobs: LocalJobs, run_folder: Path):
-    job = jobs.submit(["hang"], run_folder)
-    until(lambda: "trainer ready" in jobs.logs(job.id) and "child ready" in jobs.logs(job.id))
-    return job
+from tests.apt_core.jobs.programs import hanging, record_of, until
 
 
 def test_job_that_ends_well_is_finished_with_its_log(jobs, tmp_path):
@@ -79,7 +33,7 @@ def test_job_that_fails_is_failed_with_its_last_words(jobs, tmp_path):
     job = jobs.submit(["fail"], tmp_path / "run")
     until(lambda: jobs.status(job.id) == "failed")
     assert jobs.logs(job.id).endswith("out of luck")
-    assert json.loads((jobs.folder / job.id / STATE_FILE).read_text())["exit_code"] == 1
+    assert jobs.report(job.id).exit_code == 1
 
 
 @pytest.mark.parametrize(("last_lines", "shown"), [(1, "done"), (2, "step 2 of 2\ndone"), (9, "step 2 of 2\ndone")])
@@ -89,12 +43,29 @@ def test_logs_keeps_the_last_lines_only(jobs, tmp_path, last_lines, shown):
     assert jobs.logs(job.id, last_lines) == shown
 
 
-def test_state_tells_supervisor_and_trainer_apart(jobs, tmp_path):
+def test_record_tells_supervisor_and_trainer_apart(jobs, tmp_path):
     job = hanging(jobs, tmp_path / "run")
-    state = json.loads((jobs.folder / job.id / STATE_FILE).read_text())
-    assert psutil.Process(state["trainer_pid"]).ppid() == state["pid"]
-    assert is_alive(state["trainer_pid"], state["trainer_started"])
-    jobs.cancel(job.id, grace_seconds=0.5)
+    until(lambda: record_of(jobs, job).trainer_pid)
+    record = record_of(jobs, job)
+    assert psutil.Process(record.trainer_pid).ppid() == record.pid
+
+
+def test_report_says_when_and_where_a_job_ran(jobs, tmp_path):
+    job = jobs.submit(["succeed"], tmp_path / "run")
+    until(lambda: jobs.status(job.id) == "finished")
+    report = jobs.report(job.id)
+    assert (report.position, report.device, report.exit_code) == (None, "cpu-0", 0)
+    assert job.submitted_at <= report.started_at <= report.ended_at
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
+def test_killed_trainer_is_failed_with_its_last_words_and_the_signal(jobs, tmp_path, number):
+    job = jobs.submit(["sleep"], tmp_path / "run")
+    until(lambda: "asleep" in jobs.logs(job.id) and record_of(jobs, job).trainer_pid)
+    os.kill(record_of(jobs, job).trainer_pid, number)
+    until(lambda: jobs.status(job.id) == "failed")
+    assert jobs.logs(job.id).startswith(f"asleep\nerror: ended by {number.name}")
+    assert jobs.report(job.id).exit_code == -number
 
 
 def test_program_that_cannot_be_started_is_failed_and_says_so(tmp_path):
@@ -106,11 +77,11 @@ def test_program_that_cannot_be_started_is_failed_and_says_so(tmp_path):
 
 def test_supervisor_that_dies_at_once_is_failed_with_its_traceback(jobs, tmp_path, monkeypatch):
     (tmp_path / "broken").mkdir()
-    (tmp_path / "broken" / "ctypes.py").write_text("raise ImportError('broken installation')")
+    (tmp_path / "broken" / "psutil.py").write_text("raise ImportError('broken installation')")
     monkeypatch.setattr("apt_core.__file__", str(tmp_path / "broken" / "apt_core" / "__init__.py"))
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[3]))
     job = jobs.submit(["succeed"], tmp_path / "run")
-    assert jobs.status(job.id) == "failed"
+    until(lambda: jobs.status(job.id) == "failed")
     assert "broken installation" in jobs.logs(job.id)
 
 
@@ -120,6 +91,7 @@ def test_cancel_ends_the_whole_tree_even_if_it_ignores_term(jobs, tmp_path):
     jobs.cancel(job.id, grace_seconds=0.5)
     assert jobs.status(job.id) == "cancelled"
     assert marked_processes(job.id) == []
+    assert jobs.report(job.id).ended_at
     jobs.cancel(job.id)
     assert jobs.status(job.id) == "cancelled"
 
@@ -139,7 +111,7 @@ def test_job_submitted_by_a_job_is_not_cancelled_with_it(jobs, tmp_path):
     script = tmp_path / "submitter.py"
     script.write_text(f"""
 import time
-from apt_core.jobs import LocalJobs
+from apt_core.jobs import Jobs, LocalJobs
 job = LocalJobs({str(jobs.folder)!r}, program={jobs._program!r}).submit(["hang"], {str(tmp_path / "inner")!r})
 print("inner", job.id, flush=True)
 time.sleep(600)
@@ -150,7 +122,7 @@ time.sleep(600)
     inner = outer.logs(job.id).split()[-1]
     outer.cancel(job.id, grace_seconds=0.5)
     assert outer.status(job.id) == "cancelled"
-    assert jobs.status(inner) == "running"
+    until(lambda: jobs.status(inner) == "running")
     jobs.cancel(inner, grace_seconds=0.5)
     assert marked_processes(inner) == []
 
@@ -170,7 +142,7 @@ def test_cancel_that_was_killed_halfway_can_be_repeated(jobs, tmp_path):
 
 def test_job_survives_its_submitter_and_is_cancelled_by_another(jobs, tmp_path):
     script = f"""
-from apt_core.jobs import LocalJobs
+from apt_core.jobs import Jobs, LocalJobs
 import os, signal
 jobs = LocalJobs({str(jobs.folder)!r}, program={jobs._program!r})
 jobs.submit(["hang"], {str(tmp_path / "run")!r})
@@ -179,18 +151,37 @@ os.killpg(0, signal.SIGKILL)
     submitter = subprocess.run([sys.executable, "-c", script], check=False, start_new_session=True)
     assert submitter.returncode == -signal.SIGKILL
     (job,) = jobs.list()
-    assert jobs.status(job.id) == "running"
+    until(lambda: jobs.status(job.id) == "running")
     jobs.cancel(job.id, grace_seconds=0.5)
     assert marked_processes(job.id) == []
 
 
-def test_killed_supervisor_leaves_a_lost_job_and_no_process(jobs, tmp_path):
-    job = hanging(jobs, tmp_path / "run")
-    supervisor = psutil.Process(json.loads((jobs.folder / job.id / STATE_FILE).read_text())["pid"])
+def kill_supervisor(jobs: LocalJobs, job) -> None:
+    supervisor = psutil.Process(record_of(jobs, job).pid)
     os.kill(supervisor.pid, signal.SIGKILL)
     until(lambda: not supervisor.is_running() or supervisor.status() == psutil.STATUS_ZOMBIE)
+
+
+def test_killed_supervisor_leaves_a_lost_job_and_no_process(jobs, tmp_path):
+    job = hanging(jobs, tmp_path / "run")
+    until(lambda: record_of(jobs, job).trainer_pid)
+    kill_supervisor(jobs, job)
+    assert is_held(jobs.folder / "queue" / "slots" / "cpu-0")  # the trainer has it too
     assert jobs.status(job.id) == "lost"
+    assert not is_held(jobs.folder / "queue" / "slots" / "cpu-0")
     assert marked_processes(job.id) == []
+    assert record_of(jobs, job).state == "lost"  # written, so that nobody searches again
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere, whoever looks at the job ends its training")
+def test_training_ends_with_its_supervisor_without_anybody_looking(jobs, tmp_path):
+    job = jobs.submit(["sleep"], tmp_path / "run")
+    until(lambda: "asleep" in jobs.logs(job.id) and record_of(jobs, job).trainer_pid)
+    trainer = psutil.Process(record_of(jobs, job).trainer_pid)
+    kill_supervisor(jobs, job)
+    until(lambda: not trainer.is_running() or trainer.status() == psutil.STATUS_ZOMBIE)
+    assert record_of(jobs, job).state == "running"  # nobody has looked yet
+    assert jobs.status(job.id) == "lost"
 
 
 def test_submit_into_a_run_raises(jobs, tmp_path):
@@ -202,9 +193,8 @@ def test_submit_into_a_run_raises(jobs, tmp_path):
 
 def test_submit_beside_a_running_job_into_the_same_folder_raises(jobs, tmp_path):
     job = hanging(jobs, tmp_path / "run")
-    with pytest.raises(AptError, match=f"which job {job.id} writes"):
+    with pytest.raises(AptError, match=f"Job {job.id} writes it"):
         jobs.submit(["succeed"], tmp_path / "run")
-    jobs.cancel(job.id, grace_seconds=0.5)
 
 
 def test_submit_knows_a_relative_run_folder_from_anywhere(jobs, tmp_path, monkeypatch):
@@ -213,14 +203,13 @@ def test_submit_knows_a_relative_run_folder_from_anywhere(jobs, tmp_path, monkey
     job = hanging(jobs, Path("runs/a"))
     monkeypatch.chdir(tmp_path)
     assert job.run_folder == str(tmp_path / "here" / "runs" / "a")
-    with pytest.raises(AptError, match=f"which job {job.id} writes"):
+    with pytest.raises(AptError, match=f"Job {job.id} writes it"):
         jobs.submit(["succeed"], "here/runs/a")
-    jobs.cancel(job.id, grace_seconds=0.5)
 
 
-@pytest.mark.parametrize("job_id", ["nope", "../..", "", "a/b"])
+@pytest.mark.parametrize("job_id", ["nope", "../..", "", "a/b", "queue", ".", "a\n"])
 def test_unknown_job_raises(jobs, job_id):
-    for call in (jobs.status, jobs.cancel, jobs.logs):
+    for call in (jobs.status, jobs.report, jobs.cancel, jobs.logs, jobs.retry, jobs.follow):
         with pytest.raises(AptFileNotFoundError, match="accepted: an id that"):
             call(job_id)
 
@@ -229,6 +218,7 @@ def test_damaged_job_folders_do_not_hide_the_others(jobs, tmp_path):
     job = jobs.submit(["succeed"], tmp_path / "run")
     good = {"id": "x", "arguments": [], "run_folder": "x", "submitted_at": "2026-01-01T00:00:00+00:00"}
     damaged = ["{", "[]", '{"id": 1}', "[" * 100_000, json.dumps(good)]  # the last: not the folder's own id
+    damaged += [json.dumps({**good, "arguments": [1]})]
     damaged += [json.dumps({**good, "id": f"{len(damaged) + n}", field: 7}) for n, field in enumerate(good)]
     for name, content in enumerate(damaged):
         (jobs.folder / str(name)).mkdir()
@@ -239,15 +229,16 @@ def test_damaged_job_folders_do_not_hide_the_others(jobs, tmp_path):
     until(lambda: jobs.status(other.id) == "finished")
 
 
-DAMAGED_STATES = ["", "[]", "{", '{"state": "odd"}', '{"state": ["running"]}', '{"state": "running"}']
-DAMAGED_STATES += ['{"state": "running", "pid": "x", "started": null}', '{"state": "running", "pid": -1, "started": 1}']
+DAMAGED_STATES = ["", "[]", "{", '{"state": "odd"}', '{"state": ["running"]}', '{"state": "running"}', '{"state": 1}']
+DAMAGED_STATES += ['{"state": "running", "pid": "x", "device": 7}', '{"state": "queued", "pid": -1}', "[" * 100_000]
 
 
 @pytest.mark.parametrize("content", DAMAGED_STATES)
 def test_damaged_state_of_a_job_without_processes_is_lost(jobs, tmp_path, content):
     job = jobs.submit(["succeed"], tmp_path / "run")
-    until(lambda: jobs.status(job.id) == "finished" and not marked_processes(job.id))
+    until(lambda: jobs.status(job.id) == "finished" and not is_held(jobs.folder / job.id / ALIVE_FILE))
     (jobs.folder / job.id / STATE_FILE).write_text(content)
+    (jobs.folder / job.id / "log.txt").write_bytes(b"")
     assert jobs.status(job.id) == "lost"
     jobs.cancel(job.id)
     assert jobs.status(job.id) == "lost"
@@ -262,8 +253,66 @@ def test_damaged_state_of_a_running_job_does_not_end_it(jobs, tmp_path):
     assert marked_processes(job.id) == []
 
 
-def test_jobs_load_no_torch():
-    script = "import sys, apt_core.jobs; print('torch' in sys.modules)"
+def test_local_jobs_have_every_method_of_the_interface():
+    for name, method in vars(Jobs).items():
+        if not name.startswith("_"):
+            own = list(inspect.signature(getattr(LocalJobs, name)).parameters.values())
+            asked = list(inspect.signature(method).parameters.values())
+            assert own[: len(asked)] == asked
+            assert all(more.default is not more.empty for more in own[len(asked) :])
+
+
+def test_crash_of_the_supervisor_before_the_start_is_failed_with_its_traceback(jobs, tmp_path):
+    (jobs.folder / "queue").mkdir(parents=True)
+    (jobs.folder / "queue" / "slots").write_text("")  # no folder, so that no slot can be taken
+    job = jobs.submit(["succeed"], tmp_path / "run")
+    until(lambda: jobs.status(job.id) == "failed")
+    assert "queue/slots" in jobs.logs(job.id)
+
+
+def test_list_and_report_do_not_need_the_run_folder(jobs, tmp_path):
+    (tmp_path / "run").mkdir()
+    job = jobs.submit(["succeed"], tmp_path / "run")
+    until(lambda: jobs.status(job.id) == "finished")
+    (tmp_path / "run").rename(tmp_path / "renamed")
+    assert [jobs.status(listed.id) for listed in jobs.list()] == ["finished"]
+
+
+def test_followed_log_is_whole_and_ends_with_the_job(jobs, gate, tmp_path):
+    job = jobs.submit(gate.arguments, tmp_path / "run")
+    parts = jobs.follow(job.id)
+    first = next(parts)
+    gate.open()
+    assert first + "".join(parts) == "started\n"
+    assert jobs.status(job.id) == "finished"
+
+
+def test_folder_that_cannot_be_written_is_said_and_nothing_is_left(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(AptWriteError, match=r"jobs: nothing was queued: .*file"):
+        LocalJobs(tmp_path / "file" / "jobs").submit(["succeed"], tmp_path / "run")
+
+
+def test_job_whose_supervisor_cannot_be_started_is_not_left_behind(jobs, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "no-python"))
+    with pytest.raises(AptWriteError, match="no-python"):
+        jobs.submit(["succeed"], tmp_path / "run")
+    assert list(jobs.folder.glob(f"*/{JOB_FILE}")) == []
+    monkeypatch.undo()
+    job = LocalJobs(jobs.folder, jobs._program, slots=1).submit(["succeed"], tmp_path / "run")
+    until(lambda: jobs.status(job.id) == "finished")
+
+
+@pytest.mark.parametrize("module", ["apt_core.jobs.local", "analysis.pages.context"])
+def test_jobs_load_no_torch(module):
+    script = f"import sys, {module}; print('torch' in sys.modules)"
     assert (
         subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "False\n"
     )
+
+
+def test_waiting_supervisor_loads_neither_numpy_nor_pydantic():
+    script = (
+        "import sys, apt_core.jobs.supervisor; print([name for name in ('numpy', 'pydantic') if name in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "[]\n"
