@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from analysis.gate_stats import last_part, present_tokens, quantity
+from analysis.gate_stats import present_tokens
 from apt_core.gate_log import GateLog
+from apt_core.settled import last_part
 
 MAX_BYTES = 24 * 2**20
 """of gates read for statistics over the whole training"""
@@ -51,26 +52,3 @@ def sample_gates(log: GateLog, prefix_lengths: Sequence[int], at_most_bytes: int
     return GateSample(
         log.steps[indices], columns["token_gate"], columns["layer_scale"], last_std, present, len(log.steps)
     )
-
-
-def final_weights(log: GateLog) -> np.ndarray:
-    """Weights |lambda_i| alpha_i (eq. 4) averaged over the last tenth of the recorded steps: what budgets rest on.
-
-    Exact also for large runs: every one of these steps is read, at most ``MAX_BYTES`` at a time.
-
-    Returns:
-        [L, P]; NaN where a layer has no such virtual token.
-
-    Raises:
-        AptError: if the log cannot be read.
-    """
-    names = ("token_gate", "layer_scale")
-    end = len(log.steps)
-    start = end - last_part(end)
-    at_a_time = max(1, MAX_BYTES // (4 * log.num_layers * (log.num_virtual_tokens + 1)))
-    total = np.zeros((log.num_layers, log.num_virtual_tokens))
-    for first in range(start, end, at_a_time):
-        columns = log.read(names, first, min(first + at_a_time, end))
-        with np.errstate(over="ignore", invalid="ignore"):  # a training that diverged
-            total += quantity("weight", columns["token_gate"], columns["layer_scale"]).sum(axis=0)
-    return total / (end - start)

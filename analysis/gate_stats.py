@@ -18,8 +18,6 @@ QUANTITIES: dict[Quantity, str] = {
     "token gate": "mean token gate",
     "layer scale": "|layer scale|",
 }
-SETTLED_FRACTION = 0.1
-"""budgets and readings rest on the mean over this last part of the recorded steps"""
 
 
 def quantity(name: Quantity, token_gate: np.ndarray, layer_scale: np.ndarray) -> np.ndarray:
@@ -112,11 +110,6 @@ def difference(values: np.ndarray, reference: np.ndarray) -> np.ndarray:
     if values.shape != reference.shape:
         raise bad_value("shape", f"[L, P] = {list(reference.shape)}", f"{list(values.shape)}, that of this run")
     return values - reference
-
-
-def last_part(num_steps: int) -> int:
-    """How many steps ``SETTLED_FRACTION`` of ``num_steps`` is; at least one."""
-    return max(1, round(SETTLED_FRACTION * num_steps))
 
 
 def layer_mass(weights: np.ndarray) -> np.ndarray:

@@ -10,8 +10,9 @@ from typing import NamedTuple
 import numpy as np
 
 from analysis.gate_sample import GateSample
-from analysis.gate_stats import SETTLED_FRACTION, last_part, layer_mass, quantity
+from analysis.gate_stats import layer_mass, quantity
 from analysis.settling import MIN_STEPS, TOLERANCE, Settling, settling
+from apt_core.settled import SETTLED_FRACTION, last_part
 
 LOW_GATE = 0.3
 """a token gate under this lets less than three tenths of its virtual token through"""

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from analysis.gate_stats import last_part
+from apt_core.settled import last_part
 
 TOLERANCE = 0.05
 MIN_STEPS = 20

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.special import stdtrit
 
 from analysis.gate_stats import layer_mass, layer_profile
 from analysis.run_table import cell, lengths_text
 from analysis.runs import Run
+from apt_core.estimates import CONFIDENCE, estimate
+from apt_core.estimates import Estimate as Estimate
+from apt_core.metric_names import lower_is_better as lower_is_better
 
-CONFIDENCE = 0.95
-LOWER_IS_BETTER = ("perplexity", "loss")
 NOT_SET = "not set"
 
 
@@ -23,19 +23,6 @@ class Group(NamedTuple):
 
     name: str
     runs: list[Run]
-
-
-class Estimate(NamedTuple):
-    """A mean over runs."""
-
-    mean: float | None  # None: not measured
-    half: float | None  # half length of the interval; None for fewer than two values
-    count: int  # values
-
-
-def lower_is_better(metric_name: str) -> bool:
-    """Whether a smaller value of a metric is the better one."""
-    return metric_name.endswith(LOWER_IS_BETTER)
 
 
 def folded(runs: Sequence[Run]) -> list[Group]:
@@ -65,20 +52,6 @@ def short_names(runs: Sequence[Run]) -> list[str]:
     """Names without the folder of runs, unless two would be the same."""
     names = [run.name for run in runs]
     return names if len(set(names)) == len(names) else [run.key for run in runs]
-
-
-def estimate(values: Sequence[float | None]) -> Estimate:
-    """Mean and two-sided interval of Student's t: mean +- t(n - 1) s / sqrt(n), at ``CONFIDENCE``.
-
-    It holds where the values scatter normally from seed to seed. What was not measured is left out.
-    """
-    known = np.array([value for value in values if value is not None and np.isfinite(value)], dtype=np.float64)
-    if not known.size:
-        return Estimate(None, None, 0)
-    if known.size == 1:
-        return Estimate(float(known[0]), None, 1)
-    error = known.std(ddof=1) / np.sqrt(known.size)
-    return Estimate(float(known.mean()), float(stdtrit(known.size - 1, 0.5 + CONFIDENCE / 2) * error), known.size)
 
 
 def counts_text(counted: Sequence[tuple[str, int]]) -> str:

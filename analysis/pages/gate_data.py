@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import streamlit as st
 
-from analysis.gate_sample import final_weights, sample_gates
+from analysis.gate_sample import sample_gates
 from analysis.gate_stats import (
     QUANTITIES,
     Quantity,
@@ -26,6 +26,7 @@ from analysis.runs import Run
 from apt_core.errors import AptError
 from apt_core.gate_log import GateLog, GateRow, shard_paths
 from apt_core.run_format import GATES_FOLDER, METRICS_FILE
+from apt_core.settled import final_weights
 
 SUGGESTED_PER_LAYER = 4
 SUGGESTED_TOKENS = 200

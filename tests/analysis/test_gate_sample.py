@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from analysis import gate_sample
-from analysis.gate_sample import final_weights, sample_gates
+from analysis.gate_sample import sample_gates
+from apt_core import settled
 from apt_core.gate_log import GateLog
 from apt_core.gate_writer import GateLogWriter
+from apt_core.settled import final_weights
 
 LENGTHS = (3, 1)
 
@@ -30,7 +31,7 @@ def record(folder: Path, steps: int) -> GateLog:
 @pytest.mark.parametrize("at_a_time", [None, 3])
 def test_final_weights_average_the_last_tenth(tmp_path, monkeypatch, steps, last, at_a_time):
     if at_a_time:
-        monkeypatch.setattr(gate_sample, "MAX_BYTES", at_a_time * 4 * 2 * 4)
+        monkeypatch.setattr(settled, "BYTES_AT_A_TIME", at_a_time * 4 * 2 * 4)
     weights = final_weights(record(tmp_path, steps))
     expected = 3 * np.mean(np.arange(steps - last + 1, steps + 1)) / (steps + 1)
     np.testing.assert_allclose(weights, [[expected] * 3, [expected, np.nan, np.nan]], rtol=1e-6)
