@@ -27,7 +27,7 @@ from apt_core.concatenate import concatenated_attention
 from apt_core.deberta import PREFIX_MODULE
 from apt_core.masks import Mask
 from apt_core.prefix import GatedPrefix, LayerPrefix
-from apt_core.split import split_attention
+from apt_core.split import prefix_shares, split_attention
 
 IMPLEMENTATION = "apt"
 _ROUTE = "_apt_route"
@@ -166,10 +166,14 @@ def _attend(
     if apt_prefix is None:
         return call.run()
     prefix = apt_prefix(attention_mask)
+    if not prefix.key.shape[2]:
+        return call.run()
     decoding = query.shape[2] == 1 and key.shape[2] >= LONG_CACHE and not torch.is_grad_enabled()
-    if prefix.query_gate is not None or (decoding and call.implementation == "sdpa"):
-        return split_attention(call, prefix)
-    return concatenated_attention(call, prefix)
+    apart = prefix.query_gate is not None or (decoding and call.implementation == "sdpa")
+    output, weights = (split_attention if apart else concatenated_attention)(call, prefix)
+    if prefix.watch is not None:
+        prefix.watch(prefix_shares(call, prefix), output)
+    return output, weights
 
 
 AttentionInterface.register(IMPLEMENTATION, _attend)

@@ -80,6 +80,7 @@ class GateRecorder(TrainerCallback):
             "prefix_lengths": list(lengths),
             "apt_config": model.apt_config.model_dump(mode="json"),
             "num_parameters": model.count_parameters(),
+            **backbone_fields(model),
             "device": model.device.type,
             "versions": versions(),
         }
@@ -157,6 +158,17 @@ class GateRecorder(TrainerCallback):
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self.close()
+
+
+def backbone_fields(model: AptModel) -> dict[str, Any]:
+    """Fields of ``RunInfo`` from which costs of virtual tokens are counted."""
+    frozen = (parameter for parameter in model.parameters() if not parameter.requires_grad)
+    dtype = next((parameter.dtype for parameter in frozen if parameter.is_floating_point()), model.dtype)
+    return {
+        "layer_shapes": [list(shape) for shape in model._apt_shapes],
+        "layer_kinds": list(model._apt_kinds),
+        "backbone_dtype": str(dtype).removeprefix("torch."),
+    }
 
 
 def versions() -> dict[str, str]:

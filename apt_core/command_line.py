@@ -1,7 +1,8 @@
-"""How every command of this project ends: exit code 0, 2 (bad input) or 1 (failure), errors as one line."""
+"""What the commands of this project share: what was typed, and how they end (0, 2: bad input, 1: failure)."""
 
 from __future__ import annotations
 
+import shlex
 import sys
 import traceback
 
@@ -9,7 +10,7 @@ import typer
 from typer.exceptions import TyperException
 
 from apt_core.errors import AptError, AptWriteError
-from apt_core.processes import is_main_rank
+from apt_core.processes import is_main_rank, num_ranks
 
 
 def run_typer(app: typer.Typer) -> None:
@@ -29,6 +30,19 @@ def run_typer(app: typer.Typer) -> None:
         hint = "" if debug else " Add --debug for the traceback."
         _end(f"{type(problem).__name__}: {problem}.{hint}", 1, debug)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def command_line() -> str:
+    """What was typed, such that typing it again makes the same run."""
+    launcher = ["torchrun", "--nproc-per-node", str(num_ranks())] if num_ranks() > 1 else ["python"]
+    return shlex.join(
+        [*launcher, "-m", "apt_core", *(word for word in sys.argv[1:] if word not in ("--json", "--debug"))]
+    )
+
+
+def say(line: str) -> None:
+    """Tells the user something on stderr, so that stdout is free for results."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def _end(message: str, code: int, debug: bool) -> None:

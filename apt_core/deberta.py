@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from apt_core.prefix import LayerPrefix, LayerShape
+from apt_core.prefix import GatedPrefix, LayerPrefix, LayerShape
 
 PREFIX_MODULE = "apt_prefix"
 _HOME = "transformers.models.deberta_v2.modeling_deberta_v2"
@@ -26,8 +26,8 @@ def is_disentangled(module: nn.Module) -> bool:
 
 def shape_of(module: nn.Module) -> LayerShape:
     """Sizes that a prefix of this module must have."""
-    size = module.attention_head_size
-    return LayerShape(module.num_attention_heads, size, size, module.query_proj.in_features)
+    size, heads = module.attention_head_size, module.num_attention_heads
+    return LayerShape(heads, size, size, module.query_proj.in_features, heads)
 
 
 def attach(module: nn.Module, prefix: LayerPrefix) -> None:
@@ -59,7 +59,11 @@ def _with_prefix() -> type[nn.Module]:
             rel_embeddings: Tensor | None = None,
             **_: Any,
         ) -> tuple[Tensor, Tensor | None]:
-            prefix = self._modules[PREFIX_MODULE](hidden_states, attention_mask)
+            prefix: GatedPrefix = self._modules[PREFIX_MODULE](hidden_states, attention_mask)
+            if not prefix.key.shape[2]:
+                return super().forward(
+                    hidden_states, attention_mask, output_attentions, query_states, relative_pos, rel_embeddings
+                )
             heads, batch = self.num_attention_heads, hidden_states.shape[0]
             query = self.transpose_for_scores(
                 self.query_proj(hidden_states if query_states is None else query_states), heads
@@ -77,13 +81,18 @@ def _with_prefix() -> type[nn.Module]:
             front = query.view(batch, heads, *query.shape[1:]) @ (prefix.key.to(query.dtype) / scale).transpose(-1, -2)
             if prefix.query_gate is not None:
                 front = front * prefix.query_gate[:, None].to(query.dtype)
+            if prefix.visible is not None:
+                front = front.masked_fill(~prefix.visible[:, None], torch.finfo(query.dtype).min)
             weights = self.dropout(torch.softmax(torch.cat([front, main], dim=-1), dim=-1))  # [B, H, T, P + T]
             length = front.shape[-1]
-            on_prefix, on_main = weights[..., :length], weights[..., length:]
+            share, on_main = weights[..., :length], weights[..., length:]
+            on_prefix = share
             if prefix.query_gate is not None:
-                on_prefix = on_prefix * prefix.query_gate[:, None].to(query.dtype)
+                on_prefix = share * prefix.query_gate[:, None].to(query.dtype)
             output = on_prefix @ prefix.value.to(query.dtype) + on_main @ value.view(batch, heads, *value.shape[1:])
-            output = output.permute(0, 2, 1, 3).flatten(2)
-            return output, (weights if output_attentions else None)
+            output = output.permute(0, 2, 1, 3)
+            if prefix.watch is not None:
+                prefix.watch(share.detach(), output)
+            return output.flatten(2), (weights if output_attentions else None)
 
     return DisentangledSelfAttentionWithPrefix

@@ -25,6 +25,8 @@ class Evaluation(NamedTuple):
     predictions: list[dict[str, Any]]
     """per example: id, what ``Family.row`` gives (gold and predicted, or tokens and right), loss (its own mean),
     layer_gates[L] (token gate averaged over the layer's virtual tokens)"""
+    token_gates: np.ndarray | None = None
+    """[n, L, P] float32 of the split's first n examples, if asked for; NaN where a layer has no such virtual token"""
 
 
 def evaluate(
@@ -36,6 +38,7 @@ def evaluate(
     batch_size: int,
     max_length: int,
     progress: bool = True,
+    keep_token_gates: int = 0,
 ) -> Evaluation:
     """Evaluates ``model`` on ``task.splits[split]``, in batches of similar length, in evaluation mode.
 
@@ -43,6 +46,7 @@ def evaluate(
         batch_size: examples per forward pass.
         max_length: sub-words per text; longer ones are cut.
         progress: show a bar on stderr.
+        keep_token_gates: of how many examples, from the first, the gate of every virtual token is kept.
     """
     family = family_of(task)
     encoded = family.encode(task, split, tokenizer, max_length)
@@ -50,6 +54,9 @@ def evaluate(
     order = np.argsort(encoded["length"], kind="stable")[::-1]
     columns = [name for name in encoded.column_names if name != "length"]
     outputs: dict[int, tuple[np.ndarray, np.ndarray, float, list[float | None]]] = {}
+    lengths = model.apt_config.prefix_lengths
+    shape = (min(keep_token_gates, len(order)), len(lengths), max(lengths))
+    token_gates = np.full(shape, np.nan, np.float32) if keep_token_gates else None
     was_training = model.training
     model.eval()
     with torch.inference_mode(), GateTally(model, training=False, per_sequence=True) as tally:
@@ -62,15 +69,18 @@ def evaluate(
             if not model.config.is_encoder_decoder:  # there, the decoder's input is made from them
                 del batch["labels"]  # elsewhere they only make the model compute a loss, in another copy of its logits
             reduced = family.reduce(model(**batch).logits, labels).float()
-            losses = family.losses(reduced, labels)
-            gates = _layer_gates(tally.take(), len(indices))
+            losses = family.losses(reduced, labels).tolist()
+            taken = _of_examples(tally.take(), len(indices))
+            gates = _layer_gates(taken, len(indices))
+            if token_gates is not None:
+                _put(token_gates, indices, taken)
             kept, label_ids = reduced.cpu().numpy(), labels.cpu().numpy()
             for row, index in enumerate(indices):
                 outputs[index] = (kept[row], label_ids[row], losses[row], gates[row])
     model.train(was_training)
     rows = [outputs[index] for index in range(len(order))]
-    kept = _padded([row[0] for row in rows], 0.0)
-    label_ids = _padded([row[1] for row in rows], IGNORED_LABEL)
+    kept = padded([row[0] for row in rows], 0.0)
+    label_ids = padded([row[1] for row in rows], IGNORED_LABEL)
     predicted = family.predictions(task, split, kept, label_ids)
     metrics = family.score(task, split, predicted)
     metrics["loss"] = family.mean_loss([row[2] for row in rows], predicted)
@@ -83,23 +93,38 @@ def evaluate(
         }
         for example, guess, row in zip(task.splits[split], predicted, rows, strict=True)
     ]
-    return Evaluation(metrics, predictions)
+    return Evaluation(metrics, predictions, token_gates)
+
+
+def _of_examples(taken: list[Tensor | None], batch: int) -> list[Tensor | None]:
+    """Per layer [batch, P of the layer] from [sequences or 1, P]; of several sequences (choices) their mean."""
+    found: list[Tensor | None] = []
+    for gate in taken:
+        if gate is not None:
+            gate = gate.float()
+            gate = gate.expand(batch, -1) if len(gate) == 1 else gate.view(batch, -1, gate.shape[1]).mean(dim=1)
+        found.append(gate)
+    return found
 
 
 def _layer_gates(taken: list[Tensor | None], batch: int) -> list[list[float | None]]:
-    """[batch][L] mean gate of each layer; where an example is several sequences (choices), their mean."""
-    columns: list[list[float | None]] = []
-    for gate in taken:
-        if gate is None:
-            columns.append([None] * batch)
-        else:
-            mean = gate.float().mean(dim=1)  # [sequences or 1]
-            mean = mean.expand(batch) if mean.numel() == 1 else mean.view(batch, -1).mean(dim=1)
-            columns.append([round(value, 6) for value in mean.tolist()])
+    """[batch][L] mean gate of each layer."""
+    columns = [
+        [None] * batch if gate is None else [round(value, 6) for value in gate.mean(dim=1).tolist()] for gate in taken
+    ]
     return [list(row) for row in zip(*columns, strict=True)]
 
 
-def _padded(arrays: list[np.ndarray], filler: float) -> np.ndarray:
+def _put(target: np.ndarray, indices: list[int], taken: list[Tensor | None]) -> None:
+    """Puts the gates of one batch at the places of its examples, of those that ``target`` has room for."""
+    rows = [row for row, index in enumerate(indices) if index < len(target)]
+    places = [indices[row] for row in rows]
+    for layer, gate in enumerate(taken):
+        if gate is not None:
+            target[places, layer, : gate.shape[1]] = gate.cpu().numpy()[rows]
+
+
+def padded(arrays: list[np.ndarray], filler: float) -> np.ndarray:
     """Stacks arrays whose first axis may differ in length."""
     if arrays[0].ndim == 0 or len({array.shape for array in arrays}) == 1:
         return np.stack(arrays)

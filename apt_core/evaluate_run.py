@@ -5,15 +5,26 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from apt_core.backbones import load_tokenizer, pad_as
 from apt_core.config import TrainSettings
 from apt_core.errors import AptValueError, bad_value
 from apt_core.evaluate import evaluate
+from apt_core.example_gates_format import MAX_BYTES, examples_that_fit, write_example_gates
 from apt_core.model import AptModel
-from apt_core.run_format import ADAPTER_FOLDER, RunInfo, read_run_info, update_finished_run
+from apt_core.run_format import (
+    ADAPTER_FOLDER,
+    PREDICTIONS_FILE,
+    RunInfo,
+    read_run_info,
+    update_finished_run,
+    write_predictions,
+)
+from apt_core.tasks.base import TaskData
 from apt_core.tasks.source import DataSource
 from apt_core.train import TrainJob, check_device, fitting_length, load_job_data, quiet_transformers
 
@@ -33,14 +44,27 @@ def load_run(folder: Path) -> AptModel:
     return model
 
 
-def evaluate_run(
+class LoadedRun(NamedTuple):
+    """A finished run with all that its model needs to be run on the task's data."""
+
+    info: RunInfo
+    job: TrainJob
+    model: AptModel
+    """on its device"""
+    task: TaskData
+    tokenizer: PreTrainedTokenizerBase
+    max_length: int
+    """sub-words per text"""
+
+
+def load_run_with_data(
     folder: Path, split: str, *, data: DataSource | None = None, device: str | None = None
-) -> dict[str, float]:
-    """Metrics of the run's best checkpoint on ``split``, also noted in ``run.json``.
+) -> LoadedRun:
+    """Loads a finished run and its data; says on stderr if that is not what the run was trained on.
 
     Args:
         folder: folder of a finished run.
-        split: a split of the run's task.
+        split: a split that the data must have.
         data: where the data is now, if not where the training found it.
         device: auto, cpu or cuda; None: as in training.
 
@@ -66,15 +90,51 @@ def evaluate_run(
     model = load_run(folder)
     tokenizer = load_tokenizer(job.model)
     model.to("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
+    return LoadedRun(info, job, model, task, tokenizer, fitting_length(job.training.max_length, tokenizer, model))
+
+
+def evaluate_run(
+    folder: Path,
+    split: str,
+    *,
+    data: DataSource | None = None,
+    device: str | None = None,
+    token_gates: bool = False,
+) -> dict[str, float]:
+    """Metrics of the run's best checkpoint on ``split``, also noted in ``run.json``.
+
+    A run without ``predictions.jsonl`` gets it when it is evaluated on validation.
+
+    Args:
+        folder: folder of a finished run.
+        split: a split of the run's task.
+        data: where the data is now, if not where the training found it.
+        device: auto, cpu or cuda; None: as in training.
+        token_gates: whether the token gates of each example are written too, see ``example_gates_format``.
+
+    Raises:
+        AptError: if the run is not finished, the split does not exist or the data is not to be found.
+    """
+    run = load_run_with_data(folder, split, data=data, device=device)
+    fitting = examples_that_fit(run.info.prefix_lengths) if token_gates else 0
     result = evaluate(
-        model,
-        task,
+        run.model,
+        run.task,
         split,
-        tokenizer,
-        batch_size=2 * job.training.batch_size,
-        max_length=fitting_length(job.training.max_length, tokenizer, model),
+        run.tokenizer,
+        batch_size=2 * run.job.training.batch_size,
+        max_length=run.max_length,
+        keep_token_gates=fitting,
     )
-    update_finished_run(folder, metrics={**info.metrics, split: result.metrics})
+    if result.token_gates is not None:
+        ids = [str(row["id"]) for row in result.predictions[:fitting]]
+        write_example_gates(folder, split, ids, result.token_gates)
+        if len(ids) < len(result.predictions):
+            limit = f"{MAX_BYTES // 2**20} MiB"
+            print(f"note: token gates of the first {len(ids)} examples only; {limit} hold no more", file=sys.stderr)
+    if split == "validation" and not (folder / PREDICTIONS_FILE).exists():
+        write_predictions(folder, result.predictions)
+    update_finished_run(folder, metrics={**run.info.metrics, split: result.metrics})
     return result.metrics
 
 

@@ -136,23 +136,35 @@ class GateTally:
 
     def _rows(self, gate: Tensor, layer: int) -> Tensor:
         """[B, T, P] to [B, P] or to [real positions, P]."""
-        real = self._real_positions(layer)
-        if real is None or real.numel() != gate.shape[0] * gate.shape[1]:
-            real = gate.new_ones(gate.shape[:2])
-        real = real.reshape(gate.shape[:2]).to(gate.device).bool()
-        if self._per_sequence:
-            weight = real[..., None].to(gate.dtype)
-            return (gate * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1)
-        return gate[real]
+        reads_source = not self._is_encoder_decoder or self._kinds[layer] == "encoder"
+        real = real_queries(self._inputs, gate, reads_source=reads_source)
+        return real_mean(gate, real) if self._per_sequence else gate[real]
 
-    def _real_positions(self, layer: int) -> Tensor | None:
-        """Which query positions of a layer are no padding, as the model's own inputs tell."""
-        if not self._is_encoder_decoder or self._kinds[layer] == "encoder":
-            return self._inputs.get("attention_mask")
-        labels = self._inputs.get("labels")
-        if self._inputs.get("decoder_attention_mask") is None and labels is not None and labels.dim() == 2:
-            return labels != IGNORED_LABEL
-        return self._inputs.get("decoder_attention_mask")
+
+def real_queries(inputs: dict[str, Any], like: Tensor, *, reads_source: bool) -> Tensor:
+    """Which query positions of an attention module are no padding, as the model's own inputs tell: boolean [B, T].
+
+    Args:
+        inputs: of the model's forward pass, by name.
+        like: anything [B, T, ...] that the module made; B counts the sequences, several of one example if it has
+            choices.
+        reads_source: whether the queries are of the input, not of what a decoder behind an encoder writes.
+    """
+    if reads_source:
+        real = inputs.get("attention_mask")
+    else:
+        real, labels = inputs.get("decoder_attention_mask"), inputs.get("labels")
+        if real is None and labels is not None and labels.dim() == 2:
+            real = labels != IGNORED_LABEL
+    if real is None or real.numel() != like.shape[0] * like.shape[1]:
+        return torch.ones(like.shape[:2], dtype=torch.bool, device=like.device)
+    return real.reshape(like.shape[:2]).to(like.device).bool()
+
+
+def real_mean(rows: Tensor, real: Tensor) -> Tensor:
+    """Mean over each sequence's real positions: [B, T, P] and boolean [B, T] to [B, P]."""
+    weight = real[..., None].to(rows.dtype)
+    return (rows * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1)
 
 
 def _mean_and_variance(rows: Tensor) -> tuple[Tensor, Tensor]:

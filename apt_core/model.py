@@ -22,8 +22,8 @@ from apt_core.head import head_modules, train_modules
 from apt_core.hub import download_adapter, is_repo_id
 from apt_core.hub_mixin import CARD_FILE, PUSH_OPTIONS, HubMixin
 from apt_core.positions import shift_positions
-from apt_core.prefix import LayerPrefix
-from apt_core.sites import chosen_sites, find_sites, pooling_of
+from apt_core.prefix import LayerPrefix, LayerShape
+from apt_core.sites import Kind, chosen_sites, find_sites, pooling_of
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -39,7 +39,8 @@ class AptModel(HubMixin):
 
     apt_config: AptConfig
     _apt_sites: tuple[str, ...]
-    _apt_kinds: tuple[str, ...]
+    _apt_kinds: tuple[Kind, ...]
+    _apt_shapes: tuple[LayerShape, ...]
 
     @property
     def prefixes(self) -> list[LayerPrefix | None]:
@@ -308,6 +309,7 @@ def get_apt_model(model: PreTrainedModel, config: AptConfig) -> Any:
     model.apt_config = config.model_copy(update={"prefix_lengths": lengths, "modules_to_save": tuple(head)})
     model._apt_sites = tuple(site.name for site in sites)
     model._apt_kinds = tuple(site.kind for site in sites)
+    model._apt_shapes = tuple(site.shape for site in sites)
     return model
 
 

@@ -12,6 +12,13 @@ from apt_core.tasks.source import PLACES
 
 S = TypeVar("S", bound=Settings)
 
+Measure = Annotated[
+    bool,
+    typer.Option(
+        "--measure/--no-measure",
+        help="after training, measure what the virtual tokens are worth (about an epoch more), see 'measure'",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="print the result as one JSON object on stdout")]
 Debug = Annotated[bool, typer.Option("--debug", help="show the traceback of an error")]
 

@@ -6,7 +6,7 @@ Axes: B batch, T sequence, H key/value heads, P virtual tokens, D head size, d h
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -17,6 +17,7 @@ from apt_core.config import AptConfig
 from apt_core.gates import HiddenTokenGate, LayerScale, Pooling, StaticTokenGate
 from apt_core.masks import Mask
 from apt_core.projection import PrefixProjection
+from apt_core.switching import switched
 
 
 class LayerShape(NamedTuple):
@@ -26,6 +27,7 @@ class LayerShape(NamedTuple):
     key_size: int
     value_size: int
     hidden_size: int  # of the hidden state that enters the module
+    num_query_heads: int
 
 
 class GatedPrefix(NamedTuple):
@@ -35,6 +37,11 @@ class GatedPrefix(NamedTuple):
     value: Tensor  # [B or 1, H, P, value_size]
     query_gate: Tensor | None = None
     """[B, T, P] where the gate differs per query position: it weighs scores and values for each query"""
+    watch: Callable[[Tensor, Tensor], None] | None = None
+    """told, of the attention call that gets this prefix, the share of the softmax that every virtual token is given
+    [B, heads, T, P], without gradient, and the output [B, T, heads, value_size], as it goes on"""
+    visible: Tensor | None = None
+    """[B, 1 or T, P] which virtual tokens each sequence, or each of its queries, attends to; None: all"""
 
 
 class LayerPrefix(nn.Module):
@@ -45,6 +52,10 @@ class LayerPrefix(nn.Module):
         num_virtual_tokens: P, at least 1.
         config: which gates there are, and what they start from.
         pooling: which hidden state a ``hidden`` token gate looks at.
+
+    Attributes:
+        skip_below: token gate under which a virtual token is left out for that input; None, as at first: all take
+            part. Set by ``apt_core.switching.tokens_switched``.
     """
 
     def __init__(
@@ -52,6 +63,7 @@ class LayerPrefix(nn.Module):
     ) -> None:
         super().__init__()
         self.dropout = config.prefix_dropout
+        self.skip_below: float | None = None
         self.projection: PrefixProjection | None = None
         if config.prefix_projection:
             self.projection = PrefixProjection(
@@ -91,14 +103,17 @@ class LayerPrefix(nn.Module):
         if self.dropout and self.training:
             key, value = F.dropout(key, self.dropout), F.dropout(value, self.dropout)
         gate = self.token_gate(hidden_states, mask) if self.token_gate is not None else None
+        visible = None
+        if self.skip_below is not None and gate is not None:
+            key, value, gate, visible = switched(key, value, gate, self.skip_below)
         if self.layer_scale is not None:
             gate = self.layer_scale(gate if gate is not None else key.new_ones(1, 1))
         if gate is None:
             return GatedPrefix(key[None], value[None])
         if gate.dim() == 3:
-            return GatedPrefix(key[None], value[None], gate)
+            return GatedPrefix(key[None], value[None], gate, visible=visible)
         weight = gate[:, None, :, None]  # [B or 1, 1, P, 1]
-        return GatedPrefix(weight * key, weight * value)
+        return GatedPrefix(weight * key, weight * value, visible=visible)
 
     def keep(self, tokens: Sequence[int]) -> None:
         """Drops all virtual tokens but those with these indices (0 to P - 1), with their gates."""

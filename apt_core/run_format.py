@@ -5,6 +5,7 @@ metrics.jsonl      one line per logging event: step, epoch, loss, learning_rate,
 gates/             see gate_log
 adapter/           adapter_config.json, adapter_model.safetensors
 snapshots/         step-<step>.safetensors: what is trained, as it was at an early step
+measures.json      see measure_format
 predictions.jsonl  one line per validation example: id, gold, predicted, loss, layer_gates[L]
 train.log          what the training process printed, when it was started as a job
 """
@@ -40,6 +41,8 @@ LOG_FILE = "train.log"
 MAX_RUN_FILE_BYTES = 4 * 2**20
 MAX_LINES_BYTES = 64 * 2**20
 """about 300,000 rows of losses, or the predictions for 100,000 examples of a model of 24 layers"""
+MAX_WIDTH = 2**20
+"""of a hidden state, or of the queries or values of a layer: heads x size"""
 HEARTBEAT_SECONDS = 2.0
 LOST_AFTER_SECONDS = 120.0
 """a run of another machine without a heartbeat for this long counts as interrupted"""
@@ -85,6 +88,12 @@ class RunInfo(BaseModel):
     num_layers: int = Field(0, ge=0, le=10_000)
     prefix_lengths: list[int] = Field(default_factory=list)
     """virtual tokens per layer [L]"""
+    layer_shapes: list[list[int]] = Field(default_factory=list)
+    """per layer [L] key/value heads, key size, value size, hidden size, query heads; empty in older runs"""
+    layer_kinds: list[Literal["encoder", "decoder", "cross"]] = Field(default_factory=list)
+    """[L] which attention a layer is: of the encoder, of the decoder, of the decoder to the encoder; empty likewise"""
+    backbone_dtype: str = Field("", pattern=r"^\w{0,40}$")
+    """type of the frozen weights, and so of what attention sees; empty likewise"""
     apt_config: dict[str, Any] = Field(default_factory=dict)
     training: dict[str, Any] = Field(default_factory=dict)
     num_parameters: dict[str, int] = Field(default_factory=dict)
@@ -162,7 +171,19 @@ def read_run_info(folder: Path) -> RunInfo:
     if len(lengths) != info.num_layers or not all(0 <= length <= MAX_TOKENS_PER_LAYER for length in lengths):
         accepted = f"{info.num_layers} numbers from 0 to {MAX_TOKENS_PER_LAYER}"
         raise bad_value(f"{path}: prefix_lengths", lengths, accepted)
+    _check_shapes(path, info)
     return info
+
+
+def _check_shapes(path: Path, info: RunInfo) -> None:
+    for shape in info.layer_shapes:
+        whole = len(shape) == 5 and min(shape) > 0 and shape[4] % shape[0] == 0
+        if not whole or max(shape[3], shape[4] * max(shape[1:3])) > MAX_WIDTH:
+            accepted = f"key/value heads, key, value and hidden size, query heads; widths of 1 to {MAX_WIDTH:,}"
+            raise bad_value(f"{path}: layer_shapes", shape, accepted)
+    given = len(info.layer_shapes)
+    if given not in (0, info.num_layers) or len(info.layer_kinds) != given:
+        raise bad_value(f"{path}: layer_shapes, layer_kinds", (given, len(info.layer_kinds)), f"{info.num_layers} each")
 
 
 def status_of(info: RunInfo) -> Status:
@@ -209,6 +230,11 @@ def read_json_lines(path: Path, at_most_bytes: int = MAX_LINES_BYTES) -> list[di
             raise AptValueError(f"{path}:{number}: holds a {type(row).__name__} instead of an object.")
         rows.append(row)
     return rows
+
+
+def write_predictions(folder: Path, rows: list[dict[str, Any]]) -> None:
+    """Writes ``predictions.jsonl``, over an earlier one."""
+    write_atomic(folder / PREDICTIONS_FILE, "".join(json.dumps(row) + "\n" for row in rows).encode())
 
 
 def update_finished_run(folder: Path, **fields: Any) -> RunInfo:

@@ -16,13 +16,13 @@ from apt_core.run_format import (
     GATES_FOLDER,
     HEARTBEAT_SECONDS,
     METRICS_FILE,
-    PREDICTIONS_FILE,
     RUN_FILE,
     RunInfo,
     read_json_lines,
     run_exists,
     this_host,
     utc_now,
+    write_predictions,
 )
 
 
@@ -88,8 +88,7 @@ class RunWriter:
 
     def write_predictions(self, rows: list[dict[str, Any]]) -> None:
         """Writes ``predictions.jsonl``."""
-        content = "".join(json.dumps(row) + "\n" for row in rows)
-        write_atomic(self.folder / PREDICTIONS_FILE, content.encode())
+        write_predictions(self.folder, rows)
 
     def update(self, **fields: Any) -> None:
         """Changes fields of ``run.json`` and writes it."""

@@ -26,7 +26,7 @@ MAX_LAYERS = 10_000
 MAX_TOKENS_PER_LAYER = 1024
 MAX_ROWS = 65_536
 MAX_HEADER_BYTES = 256 * 2**10
-_NAMES = {np.dtype("<i8"): "I64", np.dtype("<f4"): "F32", np.dtype("<f2"): "F16"}
+_NAMES = {np.dtype("<i8"): "I64", np.dtype("<f4"): "F32", np.dtype("<f2"): "F16", np.dtype("u1"): "U8"}
 _DTYPES = {name: dtype for dtype, name in _NAMES.items()}
 
 
@@ -91,7 +91,7 @@ def read_header(file: FileIO, file_size: int) -> Header:
         AptValueError: saying what is wrong.
         OSError: if the file cannot be read.
     """
-    entries, data_start = _read_entries(file, file_size)
+    entries, data_start = read_entries(file, file_size)
     metadata = _checked_metadata(entries.pop("__metadata__", None))
     columns = _checked_columns(entries, data_start, file_size)
     steps = _checked_steps(file, columns["step"], metadata)
@@ -102,8 +102,13 @@ def read_header(file: FileIO, file_size: int) -> Header:
     return Header(columns, steps, lengths, _number(metadata, "record_every", 1), previous_step)
 
 
-def _read_entries(file: FileIO, file_size: int) -> tuple[dict[str, Any], int]:
-    """The JSON header and where the data starts."""
+def read_entries(file: FileIO, file_size: int) -> tuple[dict[str, Any], int]:
+    """The JSON header of any safetensors file and where its data starts, not checked further.
+
+    Raises:
+        AptValueError: if there is no header, or one larger than ``MAX_HEADER_BYTES``.
+        OSError: if the file cannot be read.
+    """
     start = file.read(8)
     size = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
     if not 2 <= size <= min(MAX_HEADER_BYTES, file_size - 8):
@@ -146,7 +151,10 @@ def _checked_columns(header: dict[str, Any], data_start: int, file_size: int) ->
     missing = set(ARRAYS) - set(header)
     if missing:
         raise AptValueError(f"lacks {', '.join(sorted(missing))}.")
-    columns = {name: _column(name, header[name], data_start, file_size) for name in ARRAYS}
+    columns = {
+        name: checked_column(name, header[name], ("I64",) if name == "step" else ("F32", "F16"), data_start, file_size)
+        for name in ARRAYS
+    }
     shapes = {name: column.shape for name, column in columns.items()}
     n, num_layers, num_tokens = shapes["token_gate"] if len(shapes["token_gate"]) == 3 else (0, 0, 0)
     expected = {
@@ -164,10 +172,20 @@ def _checked_columns(header: dict[str, Any], data_start: int, file_size: int) ->
     return columns
 
 
-def _column(name: str, entry: object, data_start: int, file_size: int) -> Column:
+def checked_column(name: str, entry: object, accepted: Sequence[str], data_start: int, file_size: int) -> Column:
+    """Where an array lies, from its entry in the header.
+
+    Args:
+        name: for the error.
+        entry: as in the header; None if there is none.
+        accepted: types, as safetensors calls them.
+        data_start, file_size: in bytes.
+
+    Raises:
+        AptValueError: if the type is another one, or the shape does not fit the place.
+    """
     entry = entry if isinstance(entry, dict) else {}
     shape, offsets, dtype = entry.get("shape"), entry.get("data_offsets"), entry.get("dtype")
-    accepted = ("I64",) if name == "step" else ("F32", "F16")
     if dtype not in accepted:
         raise AptValueError(f"{name} has type {str(dtype)[:40]!r}; accepted: {' or '.join(accepted)}.")
     if not _are_sizes(shape) or not _are_sizes(offsets) or len(offsets) != 2:

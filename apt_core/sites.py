@@ -67,7 +67,7 @@ def find_sites(model: PreTrainedModel) -> list[Site]:
             kind = "encoder"
         elif encoder and key.shape[2] == _SOURCE_LENGTH:
             kind = "cross"
-        shape = LayerShape(key.shape[1], key.shape[3], value.shape[3], hidden_sizes[module])
+        shape = LayerShape(key.shape[1], key.shape[3], value.shape[3], hidden_sizes[module], query.shape[1])
         calls.append(Site(names[module], module, shape, kind, causal=True))
 
     def note(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:

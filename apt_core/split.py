@@ -20,7 +20,7 @@ from torch import Tensor
 
 from apt_core.attention_call import AttentionCall
 from apt_core.errors import AptValueError
-from apt_core.masks import dense_mask
+from apt_core.masks import additive, dense_mask
 from apt_core.prefix import GatedPrefix
 
 _fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
@@ -46,29 +46,60 @@ class Scores(NamedTuple):
         )
 
 
+class _Parts(NamedTuple):
+    """A call and its prefix, ready for the formulas above: as many key/value heads as query heads, one mask."""
+
+    query: Tensor  # [B, heads, Q, D]
+    key: Tensor  # [B, heads, K, D]
+    value: Tensor
+    mask: Tensor | None
+    """additive, with position bias and causality in it"""
+    prefix: GatedPrefix
+    scores: Scores
+
+    @classmethod
+    def of(cls, call: AttentionCall, prefix: GatedPrefix) -> _Parts:
+        if call.is_flash:
+            raise AptValueError(
+                f"attn_implementation: got {call.implementation!r}; accepted: 'sdpa', 'eager' or 'flex_attention' "
+                "where gates differ per position or attention is measured. Call model.set_attn_implementation('sdpa')."
+            )
+        causal = call.needs_causal_mask
+        if causal:
+            call = call.without_empty_cache()
+        query, repeats = call.query, call.query.shape[1] // call.key.shape[1]
+        key, value = _repeat(call.key, repeats), _repeat(call.value, repeats)
+        mask = _additive(dense_mask(call.mask, query, key), call.arguments.get("position_bias"), causal, query, key)
+        return cls(query, key, value, mask, _matching(prefix, query, repeats), Scores.of(call))
+
+
 def split_attention(call: AttentionCall, prefix: GatedPrefix) -> tuple[Tensor, Tensor | None]:
     """Output [B, Q, heads, D] and, for eager attention, the weights [B, heads, Q, P + K].
 
     Raises:
         AptValueError: for flash attention, which does not give its log-sum-exp away.
     """
-    if call.is_flash:
-        raise AptValueError(
-            f"attn_implementation: got {call.implementation!r}; accepted: 'sdpa', 'eager' or 'flex_attention' where "
-            "gates differ per position. Call model.set_attn_implementation('sdpa')."
+    parts = _Parts.of(call, prefix)
+    if _can_fuse(parts, call.is_eager):
+        query, key, value, mask, prefix, scores = parts
+        output = _Fused.apply(
+            query, key, value, prefix.key, prefix.value, prefix.query_gate, prefix.visible, mask, scores.scaling
         )
-    causal = call.needs_causal_mask
-    if causal:
-        call = call.without_empty_cache()
-    query, scores = call.query, Scores.of(call)
-    repeats = query.shape[1] // call.key.shape[1]
-    key, value, prefix = _repeat(call.key, repeats), _repeat(call.value, repeats), _matching(prefix, query, repeats)
-    mask = _additive(dense_mask(call.mask, query, key), call.arguments.get("position_bias"), causal, query, key)
-    if _can_fuse(query, key, value, mask, scores, call.is_eager):
-        output = _Fused.apply(query, key, value, prefix.key, prefix.value, prefix.query_gate, mask, scores.scaling)
         return output.transpose(1, 2).contiguous(), None
-    output, weights = _explicit(call.module, query, key, value, mask, prefix, scores)
+    output, weights = _explicit(call.module, parts)
     return output, weights if call.is_eager else None
+
+
+@torch.no_grad()
+def prefix_shares(call: AttentionCall, prefix: GatedPrefix) -> Tensor:
+    """Share of the softmax that each virtual token is given [B, heads, Q, P], in [0, 1], without gradient.
+
+    Written out, because no implementation but eager tells; before the gate per position, which weighs what is read.
+
+    Raises:
+        AptValueError: for flash attention, whose masks are not written out.
+    """
+    return _weights(_Parts.of(call, prefix))[..., : prefix.key.shape[2]]
 
 
 def _repeat(heads: Tensor, repeats: int) -> Tensor:
@@ -78,23 +109,28 @@ def _repeat(heads: Tensor, repeats: int) -> Tensor:
 def _matching(prefix: GatedPrefix, query: Tensor, repeats: int) -> GatedPrefix:
     gate = None if prefix.query_gate is None else prefix.query_gate.to(query.dtype)
     key, value = (_repeat(part, repeats).to(query.dtype) for part in (prefix.key, prefix.value))
-    return GatedPrefix(key, value, gate)
+    return prefix._replace(key=key, value=value, query_gate=gate)
 
 
 def _additive(mask: Tensor | None, bias: Tensor | None, causal: bool, query: Tensor, key: Tensor) -> Tensor | None:
     """Mask, position bias and causality as one additive mask; None where everything is visible."""
-    lowest = torch.finfo(query.dtype).min
     if causal:
         mask = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device).tril()[None, None]
     if mask is not None and mask.dtype == torch.bool:
-        mask = torch.zeros_like(mask, dtype=query.dtype).masked_fill(~mask, lowest)
+        mask = additive(mask, query.dtype)
     if bias is not None:
         bias = bias[..., : key.shape[2]]
         mask = bias if mask is None else bias + mask
     return None if mask is None else mask.to(query.dtype)
 
 
-def _can_fuse(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scores: Scores, eager: bool) -> bool:
+def _seen(front: Tensor, visible: Tensor | None) -> Tensor:
+    """Scores of the prefix [B, heads, Q, P], minus infinity where a virtual token is not visible [B, 1 or Q, P]."""
+    return front if visible is None else front.masked_fill(~visible[:, None], -torch.inf)
+
+
+def _can_fuse(parts: _Parts, eager: bool) -> bool:
+    query, key, value, mask, _, scores = parts
     return (
         not eager
         and query.device.type == "cpu"
@@ -111,24 +147,24 @@ class _Fused(torch.autograd.Function):
     log-sum-exp, gives the exact gradients of the main part."""
 
     @staticmethod
-    def forward(ctx, query, key, value, prefix_key, prefix_value, gate, mask, scaling):
+    def forward(ctx, query, key, value, prefix_key, prefix_value, gate, visible, mask, scaling):
         main, main_lse = _fused(query, key, value, 0.0, False, attn_mask=mask, scale=scaling)
         raw = query @ prefix_key.transpose(-1, -2) * scaling  # [B, H, Q, P]
-        gated = raw if gate is None else raw * gate[:, None]
+        gated = _seen(raw if gate is None else raw * gate[:, None], visible)
         lse = torch.logaddexp(main_lse, gated.float().logsumexp(-1))
         weight = torch.exp(gated - lse[..., None]).to(query.dtype)
         weight_gated = weight if gate is None else weight * gate[:, None]
         output = main * torch.exp(main_lse - lse)[..., None].to(query.dtype) + weight_gated @ prefix_value
-        ctx.save_for_backward(query, key, value, prefix_key, prefix_value, gate, mask, output, lse)
+        ctx.save_for_backward(query, key, value, prefix_key, prefix_value, gate, visible, mask, output, lse)
         ctx.scaling = scaling
         return output
 
     @staticmethod
     def backward(ctx, grad):
-        query, key, value, prefix_key, prefix_value, gate, mask, output, lse = ctx.saved_tensors
+        query, key, value, prefix_key, prefix_value, gate, visible, mask, output, lse = ctx.saved_tensors
         scaling = ctx.scaling
         raw = query @ prefix_key.transpose(-1, -2) * scaling
-        gated = raw if gate is None else raw * gate[:, None]
+        gated = _seen(raw if gate is None else raw * gate[:, None], visible)
         weight = torch.exp(gated - lse[..., None]).to(query.dtype)
         through_value = grad @ prefix_value.transpose(-1, -2)
         through_gate = through_value if gate is None else through_value * gate[:, None]
@@ -147,13 +183,12 @@ class _Fused(torch.autograd.Function):
         if prefix_key.shape[0] == 1:
             grad_prefix_key = grad_prefix_key.sum(0, keepdim=True)
             grad_prefix_value = grad_prefix_value.sum(0, keepdim=True)
-        return grad_query, grad_key, grad_value, grad_prefix_key, grad_prefix_value, grad_gate, None, None
+        return grad_query, grad_key, grad_value, grad_prefix_key, grad_prefix_value, grad_gate, None, None, None
 
 
-def _explicit(
-    module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, prefix: GatedPrefix, scores: Scores
-) -> tuple[Tensor, Tensor]:
-    """The same written out, for dropout, softcap, sinks, a trained bias, and devices without the fused kernel."""
+def _weights(parts: _Parts) -> Tensor:
+    """The softmax over prefix, main keys and sinks, written out: [B, heads, Q, P + K] and a column of sinks."""
+    query, key, _, mask, prefix, scores = parts
     main = query @ key.transpose(-1, -2) * scores.scaling
     front = query @ prefix.key.transpose(-1, -2) * scores.scaling
     if prefix.query_gate is not None:
@@ -162,14 +197,19 @@ def _explicit(
         main, front = (scores.softcap * torch.tanh(part / scores.softcap) for part in (main, front))
     if mask is not None:
         main = main + mask
-    columns = [front, main]
+    columns = [_seen(front, prefix.visible), main]
     if scores.sinks is not None:
         columns.append(scores.sinks.view(1, -1, 1, 1).expand(*main.shape[:3], 1).to(main.dtype))
-    weights = torch.softmax(torch.cat(columns, dim=-1).float(), dim=-1).to(query.dtype)
-    weights = F.dropout(weights, scores.dropout, training=module.training)
-    length = front.shape[-1]
-    on_prefix, on_main = weights[..., :length], weights[..., length : length + key.shape[2]]
+    return torch.softmax(torch.cat(columns, dim=-1).float(), dim=-1).to(query.dtype)
+
+
+def _explicit(module: Any, parts: _Parts) -> tuple[Tensor, Tensor]:
+    """The same written out, for dropout, softcap, sinks, a trained bias, and devices without the fused kernel."""
+    prefix, value = parts.prefix, parts.value
+    weights = F.dropout(_weights(parts), parts.scores.dropout, training=module.training)
+    length = prefix.key.shape[2]
+    on_prefix, on_main = weights[..., :length], weights[..., length : length + value.shape[2]]
     if prefix.query_gate is not None:
         on_prefix = on_prefix * prefix.query_gate[:, None]
     output = on_prefix @ prefix.value + on_main @ value
-    return output.transpose(1, 2).contiguous(), weights[..., : length + key.shape[2]]
+    return output.transpose(1, 2).contiguous(), weights[..., : length + value.shape[2]]

@@ -274,6 +274,8 @@ def check_output(out: Path, resume: bool) -> None:
 
 
 def check_device(device: str) -> None:
+    if device not in ("auto", "cpu", "cuda"):
+        raise bad_value("device", device, "auto, cpu or cuda")
     if device == "cuda" and not torch.cuda.is_available():
         raise bad_value("device", device, "auto or cpu", "torch finds no CUDA device on this machine.")
 

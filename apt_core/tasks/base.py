@@ -85,8 +85,11 @@ class Family(Protocol):
         the logits are its first.
         """
 
-    def losses(self, reduced: Tensor, labels: Tensor) -> list[float]:
-        """Per example the mean cross-entropy of its labels in nats, from what ``reduce`` kept; NaN without labels."""
+    def losses(self, reduced: Tensor, labels: Tensor) -> Tensor:
+        """Per example [B] the mean cross-entropy of its labels in nats, from what ``reduce`` kept; NaN without labels.
+
+        A gradient flows through it.
+        """
 
     def predictions(self, task: TaskData, split: str, outputs: np.ndarray, label_ids: np.ndarray) -> list:
         """Per example, in split order, the predicted class index, choice, list of tags, or ``TokenCounts``.

@@ -75,7 +75,7 @@ class CausalLM:
     def reduce(self, logits: Tensor | tuple[Tensor, ...], labels: Tensor) -> Tensor:
         return token_losses(first_output(logits), labels, shift=1)
 
-    def losses(self, reduced: Tensor, labels: Tensor) -> list[float]:
+    def losses(self, reduced: Tensor, labels: Tensor) -> Tensor:
         return mean_losses(reduced[:, 1:], labels[:, 1:])
 
     def predictions(self, task: TaskData, split: str, outputs: np.ndarray, label_ids: np.ndarray) -> list[TokenCounts]:

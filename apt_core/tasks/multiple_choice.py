@@ -48,8 +48,8 @@ class MultipleChoice:
     def reduce(self, logits: Tensor | tuple[Tensor, ...], labels: Tensor) -> Tensor:
         return first_output(logits)
 
-    def losses(self, reduced: Tensor, labels: Tensor) -> list[float]:
-        return F.cross_entropy(reduced.float(), labels, reduction="none").tolist()
+    def losses(self, reduced: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(reduced.float(), labels, reduction="none")
 
     def predictions(self, task: TaskData, split: str, outputs: np.ndarray, label_ids: np.ndarray) -> list[int]:
         return np.argmax(outputs, axis=-1).tolist()

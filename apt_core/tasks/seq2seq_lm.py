@@ -58,7 +58,7 @@ class Seq2SeqLM:
     def reduce(self, logits: Tensor | tuple[Tensor, ...], labels: Tensor) -> Tensor:
         return token_losses(first_output(logits), labels)
 
-    def losses(self, reduced: Tensor, labels: Tensor) -> list[float]:
+    def losses(self, reduced: Tensor, labels: Tensor) -> Tensor:
         return mean_losses(reduced, labels)
 
     def predictions(self, task: TaskData, split: str, outputs: np.ndarray, label_ids: np.ndarray) -> list[TokenCounts]:

@@ -59,7 +59,7 @@ class TokenClassification:
     def reduce(self, logits: Tensor | tuple[Tensor, ...], labels: Tensor) -> Tensor:
         return first_output(logits)
 
-    def losses(self, reduced: Tensor, labels: Tensor) -> list[float]:
+    def losses(self, reduced: Tensor, labels: Tensor) -> Tensor:
         return mean_losses(token_losses(reduced, labels), labels)
 
     def predictions(self, task: TaskData, split: str, outputs: np.ndarray, label_ids: np.ndarray) -> list[list[str]]:

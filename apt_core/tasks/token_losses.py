@@ -60,15 +60,15 @@ def token_losses(logits: Tensor, labels: Tensor, *, shift: int = 0) -> Tensor:
     return outcome
 
 
-def mean_losses(outcome: Tensor, labels: Tensor) -> list[float]:
-    """Per example the mean loss of its labels in nats; NaN where it has none.
+def mean_losses(outcome: Tensor, labels: Tensor) -> Tensor:
+    """Per example [B] the mean loss of its labels in nats; NaN where it has none.
 
     Args:
         outcome: [B, T, 2] from ``token_losses``.
         labels: [B, T]; those that nothing predicts must be ``IGNORED_LABEL``.
     """
     counts = (labels != IGNORED_LABEL).sum(dim=1).to(outcome.device)
-    return (outcome[..., 0].sum(dim=1) / counts).tolist()
+    return outcome[..., 0].sum(dim=1) / counts
 
 
 def count_tokens(outcome: np.ndarray, label_ids: np.ndarray) -> list[TokenCounts]:

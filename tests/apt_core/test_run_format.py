@@ -264,3 +264,34 @@ def test_next_run_folder_counts_up(tmp_path):
     assert next_run_folder(tmp_path, "copa-apt").name == "copa-apt-1"
     (tmp_path / "copa-apt-1").mkdir()
     assert next_run_folder(tmp_path, "copa-apt").name == "copa-apt-2"
+
+
+SHAPES = {"layer_shapes": [[2, 8, 4, 32, 4]] * 2, "layer_kinds": ["encoder", "cross"], "backbone_dtype": "bfloat16"}
+
+
+def test_shapes_of_layers_are_written_and_read(tmp_path):
+    RunWriter(tmp_path, INFO.model_copy(update=SHAPES)).finish()
+    assert read_run_info(tmp_path).model_dump(include=set(SHAPES)) == SHAPES
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"layer_shapes": [[2, 8, 4, 32, 4]]}, r"layer_shapes, layer_kinds: got \(1, 2\); accepted: 2 each"),
+        ({"layer_kinds": []}, r"layer_shapes, layer_kinds: got \(2, 0\)"),
+        ({"layer_shapes": [[2, 8, 4, 32]] * 2}, "layer_shapes: got"),
+        ({"layer_shapes": [[]] * 2}, "layer_shapes: got"),
+        ({"layer_shapes": [[2, 0, 4, 32, 4]] * 2}, "layer_shapes: got"),
+        ({"layer_shapes": [[3, 8, 4, 32, 4]] * 2}, "layer_shapes: got"),  # 4 query heads on 3
+        ({"layer_shapes": [[2, 2**19, 4, 32, 4]] * 2}, "layer_shapes: got"),
+        ({"layer_shapes": [["a"] * 5] * 2}, "layer_shapes"),
+        ({"layer_kinds": ["sideways"] * 2}, "layer_kinds"),
+        ({"backbone_dtype": "<b>"}, "backbone_dtype"),
+    ],
+)
+def test_impossible_shapes_are_refused(tmp_path, fields, message):
+    RunWriter(tmp_path, INFO.model_copy(update=SHAPES)).finish()
+    content = json.loads((tmp_path / RUN_FILE).read_text())
+    (tmp_path / RUN_FILE).write_text(json.dumps({**content, **fields}))
+    with pytest.raises(AptValueError, match=message):
+        read_run_info(tmp_path)
