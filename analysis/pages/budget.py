@@ -1,22 +1,34 @@
-"""Budget: from gates to a number of virtual tokens per layer, and to a retraining with it."""
+"""Budget: from gates and measures to a number of virtual tokens per layer, and to a retraining with it."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable
+from typing import NamedTuple
 
-import numpy as np
-import pandas as pd
 import streamlit as st
 
-from analysis.budgets import METHODS, Budget, allocate, uniform
-from analysis.gate_stats import SETTLED_FRACTION, layer_mass
-from analysis.pages import context, retrain
+from analysis.audit import Audit
+from analysis.budgets import METHODS, uniform
+from analysis.budgets.known import budget_file, costs_of
+from analysis.budgets.limits import RunCosts
+from analysis.budgets.suggest import Evidence, suggest
+from analysis.budgets.weighing import Weighed, weigh
+from analysis.pages import budget_controls, budget_table, context, cost_panel, retrain
+from analysis.pages.audit_data import audited
 from analysis.pages.gate_data import Gates, open_gates, weights_of
-from analysis.runs import Run
-from apt_core.config import MAX_TOKENS_PER_LAYER
+from analysis.runs import Run, shown
+from analysis.verdict import CARE, FOLLOW
+from apt_core.budget_file import MAX_BUDGET_BYTES, BudgetFile, budget_text, parse_budget
 from apt_core.errors import AptError
 
-NEW_LENGTH = "new length"
+
+class Offer(NamedTuple):
+    """Lengths to start from."""
+
+    lengths: list[int]  # [L]
+    weighed: Weighed
+    file: Callable[[list[int]], BudgetFile]
+    """lengths as edited -> what is downloaded"""
 
 
 def show() -> None:
@@ -30,96 +42,119 @@ def show() -> None:
 
 
 def _show_budget(run: Run, gates: Gates) -> None:
+    if not run.info.total_tokens:
+        st.info("This run has no virtual tokens, so there is nothing to share out.")
+        return
     try:
         weights = weights_of(gates)
     except AptError as problem:
         st.error(f"The gates of {context.plain(run.key)} cannot be read: {context.plain(problem)}")
-    else:
-        _budget(run, weights)
-
-
-def _budget(run: Run, weights: np.ndarray) -> None:
-    if not run.info.total_tokens:
-        st.info("This run has no virtual tokens, so there is nothing to share out.")
         return
-    method = st.segmented_control(
-        "Method",
-        list(METHODS),
-        default="share",
-        required=True,
-        key="method",
-        bind="query-params",
-        help="; ".join(f"{name}: {entry.description}" for name, entry in METHODS.items()) + ".",
-    )
-    cells = st.columns(3)
-    total = cells[0].number_input(
-        "Total virtual tokens",
-        min_value=1,
-        value=max(1, run.info.total_tokens // 2),
-        help=f"Over all layers; this run has {run.info.total_tokens}.",
-    )
-    at_least = cells[1].number_input("At least per layer", min_value=0, value=0)
-    at_most = cells[2].number_input(
-        "At most per layer",
-        min_value=0,
-        max_value=MAX_TOKENS_PER_LAYER,
-        value=None,
-        placeholder="no limit",
-        help="Methods that choose single tokens never give a layer more than it has.",
-    )
+    found = audited(run)
+    if found is not None:
+        _verdict(found.audit)
+    evidence = Evidence(weights, found.measures if found else None, _costs_of(run))
+    uploaded = _upload(run)
+    if uploaded is not None:
+        offer = _from_file(run, uploaded, evidence)
+    else:
+        offer = _suggested(run, evidence, found.audit if found else None)
+    if offer is not None:
+        _decide(run, offer, evidence)
+
+
+def _verdict(audit: Audit) -> None:
+    say = {FOLLOW: st.success, CARE: st.warning}.get(audit.verdict, st.error)
+    say(f"**{context.plain(audit.headline)}** The reasons, with numbers, are on the Evidence page.")
+
+
+def _costs_of(run: Run) -> RunCosts | None:
     try:
-        suggested = allocate(weights, total, method, at_least, at_most)
+        return costs_of(run)
+    except AptError as problem:
+        st.error(f"The latencies of {context.plain(run.key)} cannot be used: {context.plain(problem)}")
+        return None
+
+
+def _upload(run: Run) -> BudgetFile | None:
+    """A budget from a file, if there is one that fits the run."""
+    with st.expander("Use a budget from a file", icon=":material/upload:"):
+        given = st.file_uploader(
+            "Budget (JSON)",
+            type="json",
+            max_upload_size=max(1, MAX_BUDGET_BYTES // 2**20),
+            help="As this page downloads it, or 'python -m analysis budget RUN --out FILE' writes it. Remove it to go "
+            "back to suggestions.",
+        )
+    if given is None:
+        return None
+    try:
+        found = parse_budget(given.getvalue(), given.name)
+        found.check_fits(run.info, run.key)
+    except AptError as problem:
+        st.error(context.plain(shown(problem)))
+        return None
+    for difference in found.differences(run.info, run.name):
+        st.warning(context.plain(difference))
+    return found
+
+
+def _from_file(run: Run, found: BudgetFile, evidence: Evidence) -> Offer:
+    made = f" from {found.source.name}" if found.source.name else ""
+    verdict = (found.evidence or {}).get("headline")
+    words = [f"{found.total} virtual tokens by {found.method or 'an unknown method'}{made}, as in the file."]
+    words += [f"The audit said then: {shown(verdict)}"] if isinstance(verdict, str) else []
+    st.info(context.plain(" ".join(words)))
+
+    def file(lengths: list[int]) -> BudgetFile:
+        edited = found.edited or lengths != found.prefix_lengths
+        return found.model_copy(update={"prefix_lengths": lengths, "total": sum(lengths), "edited": edited})
+
+    return Offer(list(found.prefix_lengths), weigh("gate", evidence.log_weights, evidence.measures), file)
+
+
+def _suggested(run: Run, evidence: Evidence, audit: Audit | None) -> Offer | None:
+    locks = budget_table.locks_of(run)
+    ask = budget_controls.ask(run, evidence.measures, evidence.costs, locks)
+    try:
+        found = suggest(ask, evidence)
     except AptError as problem:
         st.error(context.plain(problem))
-        return
-    lengths = _edit(run, weights, suggested)
-    if sum(lengths) != total:
-        st.warning(f"The lengths sum to {sum(lengths)}, not to the {total} asked for.")
-    if not any(lengths):
+        budget_table.offer_unlocking(run)
+        return None
+    st.caption(
+        context.plain(
+            f"{found.budget.total} virtual tokens. {found.budget.method}: {METHODS[found.budget.method].description}; "
+            f"weights: {found.weighed.name}, {found.weighed.source}."
+        )
+    )
+    for note in found.notes:
+        st.caption(context.plain(note))
+    return Offer(
+        list(found.budget.prefix_lengths),
+        found.weighed,
+        lambda lengths: budget_file(run, ask, found, lengths, evidence.measures, audit),
+    )
+
+
+def _decide(run: Run, offer: Offer, evidence: Evidence) -> None:
+    lengths = budget_table.edit(run, offer.lengths, offer.weighed, evidence)
+    total = sum(lengths)
+    if total != sum(offer.lengths):
+        st.warning(f"The lengths sum to {total}, not to the {sum(offer.lengths)} of the suggestion.")
+    if not total:
         st.error("Every layer has length 0: nothing but the task head would be trained.")
         return
-    edited = lengths != list(suggested.prefix_lengths)
-    chosen = {
-        "prefix_lengths": lengths,
-        "total": sum(lengths),
-        "method": f"{method}, edited" if edited else method,
-        "run": run.name,
-        "min_per_layer": at_least,
-        "max_per_layer": at_most,
-    }
+    even = list(uniform(total, len(lengths)).prefix_lengths)
+    cost_panel.show_costs(run, lengths)
     st.download_button(
-        "Download lengths (JSON)", json.dumps(chosen, indent=1) + "\n", f"{run.name}-budget.json", "application/json"
+        "Download budget (JSON)",
+        lambda: budget_text(offer.file(lengths)),
+        f"{run.name}-budget{total}.json",
+        "application/json",
+        icon=":material/download:",
+        on_click="ignore",
+        help="Lengths, and how they were found: method, weights, limit, rules, the run, and the audit's verdict. "
+        "'python -m apt_core retrain RUN --budget FILE' takes it.",
     )
-    retrain.show_form(run, lengths, list(uniform(sum(lengths), len(lengths)).prefix_lengths))
-
-
-def _edit(run: Run, weights: np.ndarray, suggested: Budget) -> list[int]:
-    """The table of lengths; what a person types is kept until the suggestion changes."""
-    mass = layer_mass(weights)
-    table = pd.DataFrame(
-        {
-            "layer": np.arange(1, len(mass) + 1),
-            "gate mass": mass / mass.sum() if mass.sum() else mass,
-            "length now": run.info.prefix_lengths,
-            NEW_LENGTH: suggested.prefix_lengths,
-        }
-    )
-    st.caption(
-        f"Gate mass: the layer's share of the summed weights, averaged over the last {SETTLED_FRACTION:.0%} of the "
-        "recorded steps. It says how much of the prefix is let through, not what a layer without it would cost. "
-        "The last column can be edited."
-    )
-    edited = st.data_editor(
-        table,
-        hide_index=True,
-        width="content",
-        disabled=["layer", "gate mass", "length now"],
-        key=f"lengths {run.key} {suggested}",
-        column_config={
-            "gate mass": st.column_config.ProgressColumn(format="percent", min_value=0, max_value=1),
-            NEW_LENGTH: st.column_config.NumberColumn(
-                min_value=0, max_value=MAX_TOKENS_PER_LAYER, step=1, required=True
-            ),
-        },
-    )
-    return [int(length) for length in edited[NEW_LENGTH].fillna(0)]
+    retrain.show_form(run, lengths, even)
