@@ -11,6 +11,8 @@ from typing import Any
 
 from apt_core.config import MAX_TOKENS_PER_LAYER
 from apt_core.errors import bad_value
+from apt_core.inference_format import INFERENCE_FILE
+from apt_core.measure_format import MEASURES_FILE
 from apt_core.run_format import (
     GATES_FOLDER,
     LOG_FILE,
@@ -22,7 +24,7 @@ from apt_core.run_format import (
 )
 
 NOTES_FILE = "notes.json"
-FILES = (RUN_FILE, METRICS_FILE, PREDICTIONS_FILE, LOG_FILE, NOTES_FILE)
+FILES = (RUN_FILE, METRICS_FILE, PREDICTIONS_FILE, LOG_FILE, NOTES_FILE, MEASURES_FILE, INFERENCE_FILE)
 FOLDERS = (GATES_FOLDER, SNAPSHOTS_FOLDER)
 MAX_NAME = 1_000
 """characters of a task, a model and the like"""

@@ -1,0 +1,242 @@
+"""The audit: whether the gates of a measured run may be followed, from its measures, its gate log and other seeds."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shlex
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from analysis.agreement import (
+    layer_correlation,
+    layer_effects,
+    rank_correlation,
+    token_correlation,
+    token_effects,
+)
+from analysis.curves import score_curves
+from analysis.gate_sample import sample_gates
+from analysis.runs import Run, find_runs
+from analysis.side_by_side import folded
+from analysis.stability import SeedAgreement, Stability, seed_agreement, stability
+from analysis.verdict import THRESHOLDS, Check, Evidence, Verdict, decide
+from apt_core.errors import AptError, AptFileNotFoundError
+from apt_core.files import open_regular
+from apt_core.gate_log import GateLog
+from apt_core.measure_format import Measures, read_measures
+from apt_core.run_format import ADAPTER_FOLDER
+from apt_core.settled import final_weights
+
+MAX_SIBLINGS = 9
+"""other seeds whose gates are read"""
+MORE_COST = 10
+"""training epochs that a closer look may cost"""
+ADAPTER_FILE = "adapter_model.safetensors"
+
+
+class Audit(NamedTuple):
+    """Whether to follow the gates, and why."""
+
+    verdict: Verdict
+    use: str  # key of ``IMPORTANCES``, or "uniform": what to share tokens out by
+    headline: str  # the verdict in a sentence
+    reasons: list[str]  # a sentence with numbers for each check
+    checks: list[Check]  # the same, with name and level
+    numbers: dict[str, Any]  # all statistics and thresholds, ready for JSON; None: not known
+    not_measured: list[str]  # what is missing, and how to have it
+    outdated: bool  # the adapter has changed since it was measured
+
+
+def audit(
+    measures: Measures,
+    log: GateLog | None,
+    siblings: Sequence[np.ndarray] = (),
+    *,
+    outdated: str = "",
+    other_data: str = "",
+) -> Audit:
+    """Audits one run.
+
+    Args:
+        measures: of the run, checked.
+        log: its gates; None where there are none to read.
+        siblings: weights [L, P] of runs that differ only by seed, as ``final_weights`` gives them.
+        outdated: why the measures are not those of the run as it is now, a sentence.
+        other_data: why the examples are not those of the run, a sentence.
+
+    Raises:
+        AptError: if the log cannot be read.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):  # a training that diverged
+        curves = score_curves(measures)
+        layers, tokens = layer_effects(measures), token_effects(measures)
+        layer_agreement = {name: layer_correlation(each, layers) for name, each in measures.importance.items()}
+        token_agreement = {name: token_correlation(each, tokens) for name, each in measures.importance.items()}
+    gates = np.array([value for layer in measures.importance.get("gate", []) for value in layer], dtype=np.float64)
+    found, seeds, recorded = _from_log(measures, log, siblings, gates)
+    known = [loss for loss in measures.empty.losses if loss is not None and np.isfinite(loss)]
+    evidence = Evidence(
+        curves,
+        float(np.mean(known)) if known else None,
+        _metric_in_words(measures),
+        bool(np.isfinite(gates).all() and gates.size and np.ptp(gates) > 0),
+        layer_agreement,
+        token_agreement,
+        found,
+        seeds,
+        recorded,
+        outdated,
+        other_data,
+    )
+    decision = decide(evidence)
+    numbers = {
+        "cost_epochs": measures.cost,
+        "examples": {
+            "used": curves.examples,
+            "left_out": curves.left_out,
+            "available": measures.examples_available,
+            "split": measures.split,
+        },
+        "prefix": {
+            "loss_without_minus_with_nats": curves.gain,
+            "metric_name": measures.metric_name,
+            "metric_with": measures.full.metric,
+            "metric_without": measures.empty.metric,
+        },
+        "random_orders": curves.random_orders,
+        "orders": curves.orders,
+        "layers": layer_agreement,
+        "tokens": token_agreement,
+        "stability": found,
+        "seeds": seeds,
+        "recorded_gates": recorded,
+        "thresholds": {name: value for name, (value, _) in THRESHOLDS.items()},
+    }
+    return Audit(
+        decision.verdict,
+        decision.use,
+        decision.headline,
+        [check.text for check in decision.checks],
+        decision.checks,
+        _plain(numbers),
+        _not_measured(measures, seeds),
+        bool(outdated),
+    )
+
+
+def audit_run(run: Run) -> Audit | None:
+    """Audits a run with what is in its folder, and with the runs beside it that differ only by seed.
+
+    Returns:
+        None if it has not been measured: ``python -m apt_core measure RUN`` does it.
+
+    Raises:
+        AptError: if its measures or gates are damaged.
+    """
+    try:
+        measures = read_measures(run.folder, run.info.prefix_lengths)
+    except AptFileNotFoundError:
+        return None
+    return audit(
+        measures,
+        run.gates,
+        _weights_of(siblings_of(run)),
+        outdated=_outdated(run, measures),
+        other_data=_other_data(run, measures),
+    )
+
+
+def siblings_of(run: Run) -> list[Run]:
+    """The finished runs in the same folder of runs that differ from it only by their seed."""
+    beside = [other for other in find_runs([run.folder.parent]).runs if other.folder != run.folder]
+    group = next(group for group in folded([run, *beside]) if group.runs[0] is run)
+    return [other for other in group.runs[1:] if other.status == "finished"]
+
+
+def command_for_more(folder: Path, found: Audit) -> str:
+    """The command that measures a run on more examples, in more orders and token by token; beyond that, everything."""
+    cost = MORE_COST if found.numbers["cost_epochs"] < MORE_COST / 2 else 0
+    return f"python -m apt_core measure {shlex.quote(str(folder))} --cost {cost}"
+
+
+def _from_log(
+    measures: Measures, log: GateLog | None, siblings: Sequence[np.ndarray], gates: np.ndarray
+) -> tuple[Stability | None, SeedAgreement | None, float | None]:
+    if log is None or not len(log):
+        return None, None, None
+    weights = final_weights(log)
+    present = np.arange(weights.shape[1]) < np.array(measures.prefix_lengths)[:, None]
+    return (
+        stability(sample_gates(log, measures.prefix_lengths)),
+        seed_agreement([weights, *siblings]) if siblings else None,
+        rank_correlation(gates, weights[present]) if gates.size else None,
+    )
+
+
+def _weights_of(runs: Sequence[Run]) -> list[np.ndarray]:
+    found = []
+    for run in runs[:MAX_SIBLINGS]:
+        try:
+            if len(run.gates):
+                found.append(final_weights(run.gates))
+        except (AptError, OSError):
+            continue  # a damaged run says nothing about the order of layers
+    return found
+
+
+def _outdated(run: Run, measures: Measures) -> str:
+    try:
+        now = _sha256(run.folder / ADAPTER_FOLDER / ADAPTER_FILE)
+    except (AptError, OSError):
+        return "The adapter that was measured is gone or cannot be read: its measures cannot be relied on."
+    if now == measures.adapter_sha256:
+        return ""
+    return (
+        "The adapter has changed since it was measured: the numbers are about another one. Measure again: "
+        f"python -m apt_core measure {shlex.quote(str(run.folder))}"
+    )
+
+
+def _other_data(run: Run, measures: Measures) -> str:
+    if measures.data_hash == run.info.data_hash:
+        return ""
+    return "The examples measured on are of other data than the run was trained on (their hashes differ)."
+
+
+def _sha256(path: Path) -> str:
+    found = os.lstat(path)
+    return _sha256_of(path, found.st_mtime_ns, found.st_size, found.st_ino)
+
+
+@lru_cache(maxsize=256)
+def _sha256_of(path: Path, *stamp: int) -> str:
+    with open_regular(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _metric_in_words(measures: Measures) -> str:
+    having, without = (
+        "not defined" if point.metric is None else f"{point.metric:.3g}" for point in (measures.full, measures.empty)
+    )
+    return f"{measures.metric_name or 'metric'} {having} with it, {without} without"
+
+
+def _not_measured(measures: Measures, seeds: SeedAgreement | None) -> list[str]:
+    alone = "Other seeds were not trained: the same run with another --seed shows whether the order of layers stays."
+    return [*measures.notes, *([alone] if seeds is None else [])]
+
+
+def _plain(value: Any) -> Any:
+    """Named tuples as dicts, what is not finite as None."""
+    if hasattr(value, "_asdict"):
+        value = value._asdict()
+    if isinstance(value, dict):
+        return {name: _plain(each) for name, each in value.items()}
+    if isinstance(value, float | np.floating):
+        return float(value) if np.isfinite(value) else None
+    return value
