@@ -1,10 +1,9 @@
-"""The command line: ``python -m apt_core train | retrain | evaluate | export | import | push | jobs``."""
+"""The command line: ``python -m apt_core train | retrain | evaluate | measure | ... | jobs``."""
 
 from __future__ import annotations
 
 import json
 import shlex
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -12,13 +11,17 @@ from typing import Annotated
 import typer
 
 from apt_core import options
-from apt_core.command_line import run_typer
-from apt_core.config import AptConfig, TrainSettings, parse_prefix_lengths
+from apt_core.budget_file import chosen_lengths
+from apt_core.command_line import command_line, run_typer, say
+from apt_core.commands.adapters import export_command, import_command, push_command
+from apt_core.commands.bench_inference import bench_inference_command
+from apt_core.commands.measure import measure_command
+from apt_core.commands.transfer import transfer_command
+from apt_core.config import AptConfig, TrainSettings
 from apt_core.errors import bad_value
 from apt_core.jobs.commands import jobs_app
-from apt_core.processes import num_ranks
 from apt_core.resume import resumed_job
-from apt_core.run_format import RunInfo, check_new_folder, next_run_folder
+from apt_core.run_format import RunInfo, next_run_folder
 from apt_core.tasks import TASKS, infer_task
 from apt_core.tasks.source import DataSource
 
@@ -29,6 +32,12 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(jobs_app, name="jobs")
+app.command("measure")(measure_command)
+app.command("bench-inference")(bench_inference_command)
+app.command("transfer")(transfer_command)
+app.command("export")(export_command)
+app.command("import")(import_command)
+app.command("push")(push_command)
 
 RUNS_ROOT = Path("runs")
 DEFAULT_TASK = "pydoc-topic"
@@ -104,6 +113,7 @@ def train_command(
     resume: Annotated[
         bool, typer.Option("--resume", help="go on with the interrupted run in --out, with its own settings")
     ] = False,
+    measure: options.Measure = True,
     as_json: options.AsJson = False,
     debug: options.Debug = False,
 ) -> None:
@@ -115,7 +125,7 @@ def train_command(
     if resume:
         if out is None:
             raise bad_value("out", None, "the folder of the interrupted run", "Add --out with --resume.")
-        report(_resume(context, out), out, as_json)
+        _end(_resume(context, out), out, context)
         return
     data = options.given_settings(context, DataSource)
     task = task or infer_task(data) or (None if data.place else DEFAULT_TASK)
@@ -139,7 +149,7 @@ def train_command(
     job = TrainJob(
         task=task, out=out, model=model, apt=apt, training=settings, data=data, command=command_line(), start=start
     )
-    report(train(job, say=_say), out, as_json)
+    _end(train(job, say=say), out, context)
 
 
 def _resume(context: typer.Context, out: Path) -> RunInfo | None:
@@ -159,7 +169,7 @@ def _resume(context: typer.Context, out: Path) -> RunInfo | None:
         training=options.given_settings(context, TrainSettings),
         data=options.given_settings(context, DataSource),
     )
-    return train(resumed_job(asked, job, typed), resume=True, say=_say)
+    return train(resumed_job(asked, job, typed), resume=True, say=say)
 
 
 @app.command("retrain")
@@ -167,8 +177,11 @@ def retrain_command(
     context: typer.Context,
     run: Annotated[Path, typer.Argument(help="run folder whose task, backbone and settings are taken")],
     prefix_lengths: Annotated[
-        str, typer.Option(help="virtual tokens per layer, such as 4,0,8,8,2,2; 0 leaves a layer as it is")
-    ],
+        str | None, typer.Option(help="virtual tokens per layer, such as 4,0,8,8,2,2; 0 leaves a layer as it is")
+    ] = None,
+    budget: Annotated[
+        Path | None, typer.Option(help="instead: a file that 'python -m analysis budget RUN --out FILE' wrote")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="new folder for the run [default: <run>-pruned-<number>]")] = None,
     init: Annotated[
         str,
@@ -192,11 +205,12 @@ def retrain_command(
     gradient_accumulation_steps: options.GradientAccumulationSteps = None,
     seed: options.Seed = None,
     device: options.Device = None,
+    measure: options.Measure = True,
     as_json: options.AsJson = False,
     debug: options.Debug = False,
 ) -> None:
     """Train a run's task again with other prefix lengths. Settings that are not given are those of RUN."""
-    lengths = parse_prefix_lengths(prefix_lengths)
+    lengths = chosen_lengths(run, prefix_lengths, budget, say)
     out = out or next_run_folder(run.resolve().parent, f"{run.resolve().name}-pruned")
 
     from apt_core.retrain import retrain
@@ -211,10 +225,10 @@ def retrain_command(
         init=init,
         data=TrainJob.from_run(run).data.moved(**options.typed_place(context)),
         command=command_line(),
-        say=_say,
+        say=say,
         **training,
     )
-    report(info, out, as_json)
+    _end(info, out, context)
 
 
 @app.command("evaluate")
@@ -222,6 +236,14 @@ def evaluate_command(
     context: typer.Context,
     run: Annotated[Path, typer.Argument(help="folder of a finished run")],
     split: Annotated[str, typer.Option(help="validation or test")] = "test",
+    token_gates: Annotated[
+        bool,
+        typer.Option(
+            "--token-gates",
+            help="also write each example's token gates, for the Errors page: token-gates-SPLIT.safetensors in RUN, up "
+            "to 128 MiB",
+        ),
+    ] = False,
     data_dir: options.DataDir = None,
     dataset_name: options.DatasetName = None,
     dataset_config_name: options.DatasetConfigName = None,
@@ -236,9 +258,8 @@ def evaluate_command(
     from apt_core.evaluate_run import evaluate_run
     from apt_core.train import TrainJob
 
-    metrics = evaluate_run(
-        run, split, data=TrainJob.from_run(run).data.moved(**options.typed_place(context)), device=device
-    )
+    data = TrainJob.from_run(run).data.moved(**options.typed_place(context))
+    metrics = evaluate_run(run, split, data=data, device=device, token_gates=token_gates)
     if as_json:
         print(json.dumps({"run": str(run), "split": split, "metrics": metrics}))
     else:
@@ -246,62 +267,15 @@ def evaluate_command(
             print(f"{split} {name}: {value:.4f}")
 
 
-@app.command("export")
-def export_command(
-    run: Annotated[Path, typer.Argument(help="folder of a finished run with static gates, or none, and equal lengths")],
-    out: Annotated[Path, typer.Option(help="new folder for the adapter")],
-    format_name: Annotated[str, typer.Option("--format", help="peft: a stock PREFIX_TUNING adapter")] = "peft",
-    debug: options.Debug = False,
-) -> None:
-    """Write a run's adapter in the format of another library, after checking that its outputs are equal there."""
-    if format_name != "peft":
-        raise bad_value("format", format_name, "peft")
-    check_new_folder(out)
+def _end(info: RunInfo | None, out: Path, context: typer.Context) -> None:
+    """Measures and reports what was trained, in the one process that speaks."""
+    if info is None:
+        return
+    if context.params["measure"]:
+        from apt_core.measure import measure_after_training
 
-    from apt_core.evaluate_run import load_run
-    from apt_core.peft_adapter import export_peft
-
-    export_peft(load_run(run), out)
-    print(f"{out}: load it with peft.PeftModel.from_pretrained(backbone, {str(out)!r})")
-
-
-@app.command("import")
-def import_command(
-    adapter: Annotated[Path, typer.Argument(help="folder that PEFT's prefix tuning saved")],
-    out: Annotated[Path, typer.Option(help="new folder for the adapter in this project's format")],
-    model: Annotated[
-        str | None, typer.Option(help="the backbone it was trained on [default: the one it names]")
-    ] = None,
-    debug: options.Debug = False,
-) -> None:
-    """Turn a PEFT prefix tuning adapter into one of ours, after checking that its outputs are equal.
-
-    To train on from one, with gates put on top: train --init-adapter ADAPTER.
-    """
-    check_new_folder(out)
-
-    from apt_core.peft_adapter import import_adapter
-    from apt_core.train import quiet_transformers
-
-    quiet_transformers()
-    import_adapter(adapter, out, model=model, say=_say)
-    print(f"{out}: load it with apt_core.AptModel.from_pretrained({str(out)!r})")
-
-
-@app.command("push")
-def push_command(
-    run: Annotated[Path, typer.Argument(help="folder of a finished run")],
-    repo_id: Annotated[str, typer.Argument(help="user/name on the Hugging Face Hub; made if it does not exist")],
-    private: Annotated[bool, typer.Option("--private", help="a repository that is made is for you only")] = False,
-    debug: options.Debug = False,
-) -> None:
-    """Upload a run's adapter, with a model card that tells its results, to the Hugging Face Hub.
-
-    Uses the token of 'hf auth login' or HF_TOKEN. Neither predictions nor text of the data are uploaded.
-    """
-    from apt_core.push_run import push_run
-
-    print(push_run(run, repo_id, private=private))
+        measure_after_training(out, data=options.typed_place(context), say=say)
+    report(info, out, context.params["as_json"])
 
 
 def method_slug(config: AptConfig) -> str:
@@ -312,10 +286,8 @@ def method_slug(config: AptConfig) -> str:
     return f"apt{gate}{'' if config.layer_scale else '-no-scale'}"
 
 
-def report(info: RunInfo | None, out: Path, as_json: bool) -> None:
-    """Prints the result of a training, and what to do next; None in a process that does not speak."""
-    if info is None:
-        return
+def report(info: RunInfo, out: Path, as_json: bool) -> None:
+    """Prints the result of a training, and what to do next."""
     metrics = info.metrics["validation"]
     if as_json:
         result = {
@@ -333,20 +305,9 @@ def report(info: RunInfo | None, out: Path, as_json: bool) -> None:
     )
     print("next:")
     print(f"  streamlit run app.py -- --runs {shlex.quote(str(out.parent))}    # look at the gates")
+    print(f"  python -m analysis audit {shlex.quote(str(out))}    # whether to follow the gates")
     print(f"  python -m analysis budget {shlex.quote(str(out))} --total {half}    # how few tokens, and where")
     print(f"  python -m apt_core evaluate {shlex.quote(str(out))} --split test    # once you have chosen")
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
-def command_line() -> str:
-    """What was typed, such that typing it again makes the same run."""
-    launcher = ["torchrun", "--nproc-per-node", str(num_ranks())] if num_ranks() > 1 else ["python"]
-    return shlex.join(
-        [*launcher, "-m", "apt_core", *(word for word in sys.argv[1:] if word not in ("--json", "--debug"))]
-    )
 
 
 if __name__ == "__main__":

@@ -14,7 +14,17 @@ from benchmarks.running_app import CHROMIUM, FLAGS, running_app
 
 ROOT = Path(__file__).parent.parent
 RUN = "run=sample_runs%2Fpydoc-topic-apt"
-PAGES = {"runs": "", "gates": f"gates?{RUN}", "budget": f"budget?{RUN}", "compare": f"compare?{RUN}"}
+PAGES = {
+    "runs": "",
+    "gates": f"gates?{RUN}",
+    "compare": f"compare?{RUN}",
+    "errors": "errors?run=sample_runs%2Fwnut17-apt",
+    "tasks": "tasks",
+    "evidence": f"evidence?{RUN}",
+    "budget": f"budget?{RUN}",
+    "investment": "investment",
+    "pilot": "pilot",
+}
 VIEWS = {"": ("light", 1280), "-dark": ("dark", 1280), "-narrow": ("light", 390)}
 SETTLED_MS = 3_000
 LONGEST_PX = 2_600

@@ -12,6 +12,7 @@ from streamlit.testing.v1 import AppTest
 
 APP = Path(__file__).parent.parent / "app.py"
 TIMEOUT = 60
+PAGES_OF_A_RUN = ("gates", "budget", "compare", "evidence", "errors")
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ def texts(elements) -> str:
 def test_dashboard_process_never_loads_torch():
     script = (
         "import sys\n"
-        "from analysis.pages import budget, compare, context, gates, retrain, runs\n"
+        "from analysis.pages import budget, compare, errors, evidence, gates, investment, pilot, runs, tasks\n"
         "import analysis.__main__\n"
         "print([name for name in ('torch', 'transformers', 'datasets') if name in sys.modules])"
     )
@@ -99,9 +100,10 @@ def test_gates_page_opens_the_run_of_the_link(folder, record_run):
 )
 def test_gates_page_draws_runs_of_any_shape(folder, record_run, lengths, steps):
     record_run(folder / "a", lengths=lengths, steps=steps)
-    page("gates")
-    page("budget")
-    page("compare")
+    for name in PAGES_OF_A_RUN:
+        page(name)
+    page("investment")
+    page("tasks")
 
 
 @pytest.mark.parametrize("name", ["gates", "budget"])
@@ -116,7 +118,7 @@ def test_gates_page_of_a_run_without_steps_says_so(folder, record_run):
     assert "No step of this run has been recorded yet" in texts(page("gates").info)
 
 
-@pytest.mark.parametrize("name", ["gates", "budget", "compare"])
+@pytest.mark.parametrize("name", PAGES_OF_A_RUN)
 def test_pages_without_runs_say_what_makes_one(folder, name):
     assert "python -m apt_core train" in texts(page(name).code)
 

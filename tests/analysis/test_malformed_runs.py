@@ -180,7 +180,7 @@ def test_runs_page_groups_what_it_found(root, setting):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["gates", "budget", "compare"])
+@pytest.mark.parametrize("name", ["gates", "budget", "compare", "evidence", "errors"])
 @pytest.mark.parametrize("case", OPENED, ids=lambda case: case.name)
 def test_each_run_that_is_listed_opens_on_every_page(case, name, root):
     key = f"{root.name}/{folder_of(case, root).name}"
@@ -193,14 +193,14 @@ def test_each_run_that_is_listed_opens_on_every_page(case, name, root):
     assert [mark for mark in MARKUP if mark in formatted(app)] == []
 
 
-@pytest.mark.parametrize("name", ["gates", "budget", "compare"])
+@pytest.mark.parametrize("name", ["gates", "budget", "compare", "evidence", "errors"])
 def test_good_run_beside_them_opens(name, root):
     app = page(name, run="runs/good")
     assert app.selectbox(key="run").value == "runs/good"
     assert said(app).count("cannot be read") == 0
 
 
-@pytest.mark.parametrize("name", ["gates", "budget", "compare"])
+@pytest.mark.parametrize("name", ["gates", "budget", "compare", "evidence", "errors"])
 def test_link_to_a_run_that_cannot_be_read_opens_another(name, root):
     assert page(name, run="runs/link-folder").selectbox(key="run").value != "runs/link-folder"
 

@@ -59,7 +59,7 @@ def test_budget_page_shows_lengths_and_the_command(page, address):
 def test_pages_fit_the_window_in_light_and_dark(browser, address, scheme, width):
     context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
     page = context.new_page()
-    for name in ("", "gates", "budget", "compare"):
+    for name in ("", "gates", "compare", "errors", "tasks", "evidence", "budget", "investment", "pilot"):
         page.goto(f"{address}/{name}")
         page.wait_for_selector("h1", timeout=PATIENCE_MS)
         assert page.evaluate("document.documentElement.scrollWidth") <= width

@@ -1,0 +1,238 @@
+"""From the runs of a pilot to a decision: means over seeds, paired differences, and words by stated rules. No torch.
+
+``cost`` is what the candidate (pruned lengths; uniform ones where they are the same) loses against the full length,
+paired by seed, in points of the metric; positive is worse. With the two-sided interval of Student's t:
+
+    the whole interval is at most the tolerance     prune
+    the whole interval is above it                  keep the full length
+    else                                            undecided, with how many more seeds would settle it
+
+Whether the pruned lengths are better than uniform ones of the same total is a second question, answered by whether the
+interval of their difference leaves out 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import sqrt
+from typing import Literal, NamedTuple
+
+from scipy.special import stdtrit
+
+from analysis.pilot import Arm, Pilot
+from analysis.runs import Run
+from apt_core.estimates import CONFIDENCE, Difference, Estimate, estimate, paired
+from apt_core.metric_names import lower_is_better, reading_unit
+
+Outcome = Literal["prune", "keep the full length", "undecided"]
+PRUNE: Outcome = "prune"
+KEEP: Outcome = "keep the full length"
+UNDECIDED: Outcome = "undecided"
+MOST_SEEDS = 50
+"""more are not counted: then the cost is about the tolerance itself"""
+
+
+class ArmResult(NamedTuple):
+    """What one arm achieved."""
+
+    arm: Arm
+    values: list[float | None]  # of the metric, one per seed of the pilot; None: not there
+    metric: Estimate
+    tokens: int
+    trained_parameters: int
+    seconds: Estimate
+
+
+class Compared(NamedTuple):
+    """One arm against another, paired by seed."""
+
+    arm: Arm
+    against: Arm
+    better: Difference  # points (or the metric's unit); positive: ``arm`` is better, whichever way the metric goes
+
+
+class PilotDecision(NamedTuple):
+    """The answer, and what it rests on."""
+
+    outcome: Outcome
+    headline: str
+    sentences: list[str]  # further answers, a sentence each
+    arms: list[ArmResult]
+    compared: list[Compared]
+    metric_name: str
+    split: str
+    unit: str  # of differences
+    tolerance: float
+    seeds: int  # pairs of candidate and full length
+
+
+def decide(pilot: Pilot, runs: Mapping[Arm, Sequence[Run | None]]) -> PilotDecision | None:
+    """The decision as far as the runs go.
+
+    Args:
+        pilot: with its budget.
+        runs: arm -> finished runs in the order of the seeds, None where one is missing.
+
+    Returns:
+        None until there is a finished run of the full length and one of the candidate with the same seed.
+    """
+    there = [run for each in runs.values() for run in each if run is not None]
+    if not there:
+        return None
+    metric_name = there[0].info.metric_name
+    split = "test" if all(run.metric("test") is not None for run in there) else "validation"
+    arms = [result for arm in pilot.arms if (result := _result(arm, runs.get(arm, ()), split)) is not None]
+    values = {result.arm: result.values for result in arms}
+    scale, unit = reading_unit(metric_name)
+    scale = -scale if lower_is_better(metric_name) else scale
+    pairs = [(pilot.candidate, "full"), ("pruned", "uniform"), ("uniform", "full")]
+    compared = [
+        Compared(arm, against, _scaled(found, scale))
+        for arm, against in dict.fromkeys(pairs)
+        if arm in values and against in values and (found := paired(values[arm], values[against])) is not None
+    ]
+    if not compared or compared[0].against != "full" or compared[0].arm != pilot.candidate:
+        return None
+    cost = _scaled(compared[0].better, -1)
+    outcome, headline = _answer(cost, pilot.tolerance, unit, metric_name, arms)
+    return PilotDecision(
+        outcome,
+        headline,
+        _further(pilot, compared, outcome, unit),
+        arms,
+        compared,
+        metric_name,
+        split,
+        unit,
+        pilot.tolerance,
+        cost.count,
+    )
+
+
+def seeds_to_settle(cost: Difference, tolerance: float) -> int | None:
+    """Seeds in all with which the interval would leave the tolerance on one side, mean and scatter staying as they are.
+
+    Returns:
+        None if that takes more than ``MOST_SEEDS``, or nothing is known of the scatter.
+    """
+    if cost.half is None:
+        return None
+    scatter = cost.half * sqrt(cost.count) / _reach(cost.count)
+    distance = abs(cost.mean - tolerance)
+    enough = (n for n in range(cost.count + 1, MOST_SEEDS + 1) if _reach(n) * scatter / sqrt(n) < distance)
+    return next(enough, None)
+
+
+def amount(value: float, unit: str) -> str:
+    """A number of points, or of the metric's own unit."""
+    return f"{value:.1f} {unit}" if unit == "points" else f"{value:.3g} {unit}"
+
+
+def signed(found: Difference, unit: str) -> str:
+    """A difference with its interval, as a table has it."""
+    shown = "{:+.1f}" if unit == "points" else "{:+.3g}"
+    mean = shown.format(found.mean)
+    if found.low is None or found.high is None:
+        return f"{mean} (no interval)"
+    return f"{mean} ({shown.format(found.low)} to {shown.format(found.high)})"
+
+
+def rules(tolerance: float, unit: str) -> list[str]:
+    """The rules of the decision, a sentence each."""
+    accepted = amount(tolerance, unit)
+    return [
+        f"Prune: the whole {CONFIDENCE:.0%} interval of the cost, over seeds, is at most {accepted}.",
+        f"Keep the full length: the whole interval is above {accepted}.",
+        f"Undecided: the interval holds {accepted}, or there is none.",
+        "Pruned lengths are better than uniform ones of the same total if the interval of their difference is above 0.",
+    ]
+
+
+def _answer(
+    cost: Difference, tolerance: float, unit: str, metric_name: str, arms: Sequence[ArmResult]
+) -> tuple[Outcome, str]:
+    if cost.low is None or cost.high is None:
+        why = (
+            "one seed says nothing about other seeds"
+            if cost.count < 2
+            else f"the differences of all {cost.count} seeds are the same, which gives no interval"
+        )
+        return UNDECIDED, f"Undecided at {_seeds(cost.count)}: {why}."
+    number = "{:.1f}" if unit == "points" else "{:.3g}"
+    interval = f"interval {number.format(cost.low)} to {number.format(cost.high)} {unit}"
+    rests = f"{interval}, {_seeds(cost.count)}"
+    if cost.high <= tolerance:
+        full, fewer = arms[0], arms[1]
+        saved = full.trained_parameters - fewer.trained_parameters
+        part = f" ({saved / full.trained_parameters:.0%})" if full.trained_parameters else ""
+        least = f"at most {amount(cost.high, unit)}" if cost.high > 0 else "nothing"
+        return PRUNE, (
+            f"Prune: {fewer.tokens} instead of {full.tokens} virtual tokens cost {least} of {metric_name} ({rests}) "
+            f"and save {saved:,} trained parameters{part}."
+        )
+    if cost.low > tolerance:
+        return KEEP, (
+            f"Keep the full length: fewer virtual tokens cost at least {amount(cost.low, unit)} of {metric_name} "
+            f"({rests}), more than the {amount(tolerance, unit)} accepted."
+        )
+    needed = seeds_to_settle(cost, tolerance)
+    way = "prune" if cost.mean <= tolerance else "keep the full length"
+    more = (
+        f"{needed - cost.count} more seeds would settle it ({way}) if mean and scatter stayed as they are"
+        if needed
+        else f"more than {MOST_SEEDS} seeds would be needed: the cost is about what is accepted"
+    )
+    return UNDECIDED, (
+        f"Undecided at {_seeds(cost.count)}: the cost in {metric_name} has the {interval}, which holds the "
+        f"{amount(tolerance, unit)} accepted; {more}."
+    )
+
+
+def _further(pilot: Pilot, compared: Sequence[Compared], outcome: Outcome, unit: str) -> list[str]:
+    by_pair = {(each.arm, each.against): each.better for each in compared}
+    sentences = []
+    shape = by_pair.get(("pruned", "uniform"))
+    if shape is not None:
+        said = {
+            "above": "Pruned lengths are better than uniform ones of the same size",
+            "below": "Pruned lengths are worse than uniform ones of the same size: use uniform ones",
+            "undecided": "Pruned lengths were not shown to be better than uniform ones of the same size",
+        }[shape.sign]
+        sentences.append(f"{said}: {signed(shape, unit)} {unit}.")
+    else:
+        sentences.append("The lengths are uniform: whether their split over the layers matters was not asked.")
+    even = by_pair.get(("uniform", "full"))
+    uniform_will_do = shape is not None and even is not None and even.low is not None and -even.low <= pilot.tolerance
+    if uniform_will_do and outcome != PRUNE:
+        said = f"{signed(even, unit)} {unit} against the full length"
+        sentences.append(f"Uniform lengths of the same total meet the rule: {said}.")
+    return sentences
+
+
+def _result(arm: Arm, runs: Sequence[Run | None], split: str) -> ArmResult | None:
+    there = [run for run in runs if run is not None]
+    if not there:
+        return None
+    values = [None if run is None else run.metric(split) for run in runs]
+    first = there[0].info
+    return ArmResult(
+        arm,
+        values,
+        estimate(values),
+        first.total_tokens,
+        first.num_trained_parameters,
+        estimate([run.info.seconds for run in there]),
+    )
+
+
+def _scaled(found: Difference, scale: float) -> Difference:
+    half = None if found.half is None else found.half * abs(scale)
+    return Difference(found.mean * scale, half, found.count)
+
+
+def _reach(count: int) -> float:
+    return float(stdtrit(count - 1, 0.5 + CONFIDENCE / 2))
+
+
+def _seeds(count: int) -> str:
+    return f"{count} seed" if count == 1 else f"{count} seeds"
