@@ -4,7 +4,6 @@ undone.
 
 from __future__ import annotations
 
-import json
 import os
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +13,8 @@ from analysis.pilot import PILOT_VERSION, Pilot
 from analysis.run_edits import check_name
 from analysis.runs import Rejected, shown
 from apt_core.errors import AptError, AptFileExistsError, AptFileNotFoundError, AptValueError, bad_value
-from apt_core.files import read_bounded, write_atomic
+from apt_core.files import write_atomic
+from apt_core.json_files import read_object
 
 PILOTS_FOLDER = ".pilots"
 TRASH_FOLDER = ".trash"
@@ -67,20 +67,9 @@ def read_pilot(path: Path) -> Pilot:
     """
     check_pilot_name(path.name.removesuffix(ENDING))
     try:
-        content = json.loads(read_bounded(path, MAX_PILOT_BYTES))
-    except (FileNotFoundError, NotADirectoryError) as problem:
+        content = read_object(path, MAX_PILOT_BYTES, PILOT_VERSION)
+    except FileNotFoundError as problem:
         raise AptFileNotFoundError(f"{path}: no such file. The Pilot page of the dashboard makes one.") from problem
-    except AptValueError:
-        raise
-    except (ValueError, OSError, RecursionError) as problem:
-        raise AptValueError(f"{path}: damaged, not readable as JSON.") from problem
-    version = content.get("schema_version") if isinstance(content, dict) else None
-    if isinstance(version, int) and version > PILOT_VERSION:
-        raise AptValueError(
-            f"{path}: schema_version: got {version}; accepted: up to {PILOT_VERSION}. Update this program to read it."
-        )
-    if not isinstance(content, dict):
-        raise AptValueError(f"{path}: damaged, holds a {type(content).__name__} instead of an object.")
     try:
         return Pilot(**content)
     except AptValueError as problem:

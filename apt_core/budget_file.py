@@ -7,11 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from apt_core.config import PrefixLength, describe, parse_prefix_lengths
+from apt_core.config import PrefixLength, parse_prefix_lengths
 from apt_core.errors import AptFileExistsError, AptFileNotFoundError, AptValueError, bad_value
 from apt_core.files import read_bounded, write_atomic
+from apt_core.json_files import parse_object, validated
 from apt_core.run_format import RunInfo, read_run_info
 
 BUDGET_VERSION = 1
@@ -196,16 +197,4 @@ def parse_budget(content: bytes, name: str) -> BudgetFile:
     """
     if len(content) > MAX_BUDGET_BYTES:
         raise AptValueError(f"{name}: {len(content):,} bytes, larger than the {MAX_BUDGET_BYTES:,} that are read.")
-    try:
-        found = json.loads(content)
-    except (ValueError, RecursionError) as problem:
-        raise AptValueError(f"{name}: damaged, not readable as JSON ({problem}).") from problem
-    if not isinstance(found, dict):
-        raise AptValueError(f"{name}: holds a {type(found).__name__} instead of a budget.")
-    version = found.get("version")
-    if isinstance(version, int) and version > BUDGET_VERSION:
-        raise AptValueError(f"{name}: version: got {version}; accepted: up to {BUDGET_VERSION}. Update this program.")
-    try:
-        return BudgetFile.model_validate(found)
-    except ValidationError as problem:
-        raise AptValueError(f"{name}: {describe(problem)}") from problem
+    return validated(BudgetFile, parse_object(content, name, BUDGET_VERSION, "version"), name)

@@ -10,11 +10,11 @@ import json
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
-from apt_core.config import describe
-from apt_core.errors import AptFileNotFoundError, AptValueError, bad_value
-from apt_core.files import read_bounded, write_atomic
+from apt_core.errors import AptFileNotFoundError, bad_value
+from apt_core.files import write_atomic
+from apt_core.json_files import read_model
 
 INFERENCE_FILE = "inference.json"
 INFERENCE_VERSION = 1
@@ -181,24 +181,11 @@ def read_inference(folder: Path, prefix_lengths: list[int]) -> Inference:
         AptFileNotFoundError: if there is none, with the command that makes it.
         AptValueError: if it is a link, damaged, too large, of a newer version, or does not fit the run.
     """
-    path = folder / INFERENCE_FILE
     try:
-        content = json.loads(read_bounded(path, MAX_INFERENCE_BYTES))
-        version = content.get("schema_version") if isinstance(content, dict) else None
-        if isinstance(version, int) and version > INFERENCE_VERSION:
-            raise AptValueError(
-                f"{path}: schema_version: got {version}; accepted: up to {INFERENCE_VERSION}. Update this program."
-            )
-        inference = Inference.model_validate(content)
-        inference.check(prefix_lengths)
+        inference = read_model(folder / INFERENCE_FILE, Inference, MAX_INFERENCE_BYTES, INFERENCE_VERSION)
     except FileNotFoundError as problem:
         raise AptFileNotFoundError(
             f"{folder}: inference not measured yet. 'python -m apt_core bench-inference {folder}' does it."
         ) from problem
-    except ValidationError as problem:
-        raise AptValueError(f"{path}: {describe(problem)[:500]}") from problem
-    except AptValueError:
-        raise
-    except (ValueError, OSError, RecursionError) as problem:
-        raise AptValueError(f"{path}: damaged, not readable as JSON ({problem}).") from problem
+    inference.check(prefix_lengths)
     return inference

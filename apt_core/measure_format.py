@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from apt_core.config import describe
-from apt_core.errors import AptFileNotFoundError, AptValueError, bad_value
-from apt_core.files import read_bounded, write_atomic
+from apt_core.errors import AptFileNotFoundError, bad_value
+from apt_core.files import write_atomic
+from apt_core.json_files import read_model
 
 MEASURES_FILE = "measures.json"
 MEASURES_VERSION = 1
@@ -139,24 +139,11 @@ def read_measures(folder: Path, prefix_lengths: list[int]) -> Measures:
         AptFileNotFoundError: if there is none, with the command that makes it.
         AptValueError: if it is a link, damaged, too large, of a newer version, or does not fit the run.
     """
-    path = folder / MEASURES_FILE
     try:
-        content = json.loads(read_bounded(path, MAX_MEASURES_BYTES))
-        version = content.get("schema_version") if isinstance(content, dict) else None
-        if isinstance(version, int) and version > MEASURES_VERSION:
-            raise AptValueError(
-                f"{path}: schema_version: got {version}; accepted: up to {MEASURES_VERSION}. Update this program."
-            )
-        measures = Measures.model_validate(content)
-        measures.check(prefix_lengths)
+        measures = read_model(folder / MEASURES_FILE, Measures, MAX_MEASURES_BYTES, MEASURES_VERSION)
     except FileNotFoundError as problem:
         raise AptFileNotFoundError(
             f"{folder}: not measured yet. 'python -m apt_core measure {folder}' does it."
         ) from problem
-    except ValidationError as problem:
-        raise AptValueError(f"{path}: {describe(problem)}") from problem
-    except AptValueError:
-        raise
-    except (ValueError, OSError, RecursionError) as problem:
-        raise AptValueError(f"{path}: damaged, not readable as JSON ({problem}).") from problem
+    measures.check(prefix_lengths)
     return measures

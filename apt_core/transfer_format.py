@@ -9,11 +9,12 @@ import json
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from apt_core.config import PrefixLength, describe
-from apt_core.errors import AptFileNotFoundError, AptValueError, bad_value
-from apt_core.files import read_bounded, write_atomic
+from apt_core.config import PrefixLength
+from apt_core.errors import AptFileNotFoundError, bad_value
+from apt_core.files import write_atomic
+from apt_core.json_files import read_model
 
 TRANSFER_FILE = "transfer.json"
 TRANSFER_VERSION = 1
@@ -113,22 +114,9 @@ def read_transfer(folder: Path) -> Transfer:
         AptFileNotFoundError: if there is none.
         AptValueError: if it is a link, damaged, too large, of a newer version or contradicts itself.
     """
-    path = folder / TRANSFER_FILE
     try:
-        content = json.loads(read_bounded(path, MAX_TRANSFER_BYTES))
-        version = content.get("schema_version") if isinstance(content, dict) else None
-        if isinstance(version, int) and version > TRANSFER_VERSION:
-            raise AptValueError(
-                f"{path}: schema_version: got {version}; accepted: up to {TRANSFER_VERSION}. Update this program."
-            )
-        transfer = Transfer.model_validate(content)
-        transfer.check()
+        transfer = read_model(folder / TRANSFER_FILE, Transfer, MAX_TRANSFER_BYTES, TRANSFER_VERSION)
     except FileNotFoundError as problem:
         raise AptFileNotFoundError(f"{folder}: holds no {TRANSFER_FILE}.") from problem
-    except ValidationError as problem:
-        raise AptValueError(f"{path}: {describe(problem)[:500]}") from problem
-    except AptValueError:
-        raise
-    except (ValueError, OSError, RecursionError) as problem:
-        raise AptValueError(f"{path}: damaged, not readable as JSON ({problem}).") from problem
+    transfer.check()
     return transfer

@@ -78,7 +78,7 @@ def test_lengths_alone_as_the_first_versions_of_the_page_wrote_them_are_enough()
         (b"[" * 100_000, "damaged, not readable as JSON"),
         (b"\xff\xfe\xfd", "damaged, not readable as JSON"),
         (b'{"prefix_lengths": [' + b"9" * 5000 + b'], "total": 1}', "damaged, not readable as JSON"),
-        (b"[1, 2]", "holds a list instead of a budget"),
+        (b"[1, 2]", "holds a list instead of an object"),
         (b"{}", "prefix_lengths: Field required; total: Field required"),
         (b'{"version": 2, "prefix_lengths": [1], "total": 1}', "version: got 2; accepted: up to 1. Update this"),
         (b'{"version": "x", "prefix_lengths": [1], "total": 1}', "version: got 'x'"),
