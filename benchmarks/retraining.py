@@ -1,0 +1,240 @@
+"""Do lengths from the gates beat lengths that know nothing? ``python -m benchmarks.retraining --data-dir DIR``.
+
+For every task and seed: a run with uniform lengths; from its gates the budgets of half and of a quarter of its virtual
+tokens (the paper's share, section 4.3); each retrained with these lengths, with uniform ones and with random ones of
+the same total, everything else equal; test measured once per run. Means over seeds with intervals, and paired
+differences. Writes ``benchmarks/results/retraining.json`` and, from it, ``docs/retraining.md``, after every training:
+it goes on where it was interrupted, also on another machine, and trains nothing that is in the results already.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Lock
+from typing import Any, NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from apt_core.estimates import Estimate, estimate
+from apt_core.gate_log import GateLog
+from apt_core.run_format import GATES_FOLDER, RUN_FILE, read_run_info
+from apt_core.settled import settled_mass
+from apt_core.shares import share
+from apt_core.tasks import TASKS
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results" / "retraining.json"
+TABLE = ROOT / "docs" / "retraining.md"
+PARTS = {"half": 2, "a quarter": 4}
+ARMS = ("pruned", "uniform", "random")
+SPLITS = ("validation", "test")
+FULL = "full"
+PLACES = (FULL, *(f"{part}-{arm}" for part in PARTS for arm in ARMS))
+
+
+class Chain(NamedTuple):
+    """One task with one seed: trainings that follow from each other."""
+
+    task: str
+    seed: int
+    epochs: int
+    data_dir: str | None
+
+
+def command(*words: str) -> None:
+    """Runs a command of ``apt_core`` with one thread.
+
+    Raises:
+        RuntimeError: with the end of what it printed, if it failed.
+    """
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    done = subprocess.run(
+        [sys.executable, "-m", "apt_core", *words], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(words)}: {done.stderr[-2000:]}")
+
+
+class Results:
+    """What has been measured, on disk after every training.
+
+    Args:
+        path: JSON file; what is there already stays.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._lock = path, Lock()
+        self.tasks: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+
+    def find(self, chain: Chain, part: str) -> dict[str, Any] | None:
+        """The run of a part of a chain, if it was measured with the same number of epochs."""
+        entry = self.tasks.get(chain.task, {})
+        runs = entry.get("runs", ()) if entry.get("epochs") == chain.epochs else ()
+        return next((run for run in runs if (run["seed"], run["part"]) == (chain.seed, part)), None)
+
+    def add(self, chain: Chain, part: str, folder: Path) -> dict[str, Any]:
+        """Takes a finished run in, writes both files, and returns what is kept of the run."""
+        info = read_run_info(folder)
+        about = {
+            "model": info.model,
+            "metric": info.metric_name,
+            "epochs": info.training["epochs"],
+            "split_sizes": info.split_sizes,
+        }
+        run = {
+            "part": part,
+            "seed": chain.seed,
+            "prefix_lengths": info.prefix_lengths,
+            "trained_parameters": info.num_trained_parameters,
+            "seconds": round(info.seconds),
+            "metrics": {split: round(info.metrics[split][info.metric_name], 4) for split in SPLITS},
+        }
+        if part == FULL:
+            run["gate_mass"] = [round(mass, 4) for mass in settled_mass(GateLog(folder / GATES_FOLDER)).tolist()]
+        with self._lock:
+            entry = self.tasks.setdefault(chain.task, about | {"runs": []})
+            if {name: entry[name] for name in about} != about:
+                entry = self.tasks[chain.task] = about | {"runs": []}
+            entry["runs"].append(run)
+            entry["runs"].sort(key=lambda run: (run["seed"], PLACES.index(run["part"])))
+            self._path.write_text(json.dumps(self.tasks, indent=1) + "\n")
+            TABLE.write_text(page(self.tasks))
+        return run
+
+
+def random_lengths(total: int, num_layers: int, seed: int) -> list[int]:
+    """Lengths drawn without looking at anything: shares uniform over all that sum to one."""
+    return share(np.random.default_rng([seed, total]).dirichlet(np.ones(num_layers)), total).tolist()
+
+
+def run_chain(folder: Path, chain: Chain, results: Results, done: tqdm) -> None:
+    """The full run, and its retrainings."""
+    train = ("train", "--task", chain.task)
+    full = run_once(folder, chain, FULL, train, results)
+    done.update()
+    num_layers = len(full["prefix_lengths"])
+    for part, divisor in PARTS.items():
+        total = sum(full["prefix_lengths"]) // divisor
+        lengths = {
+            "pruned": share(full["gate_mass"], total),
+            "uniform": share([1] * num_layers, total),
+            "random": random_lengths(total, num_layers, chain.seed),
+        }
+        for arm in ARMS:
+            chosen = ("--prefix-lengths", ",".join(map(str, lengths[arm])))
+            run_once(folder, chain, f"{part}-{arm}", (*train, *chosen), results)
+            done.update()
+
+
+def run_once(folder: Path, chain: Chain, part: str, words: Sequence[str], results: Results) -> dict[str, Any]:
+    """Trains and measures test, unless that is in the results; what an interruption left is removed."""
+    known = results.find(chain, part)
+    if known is not None:
+        return known
+    out = folder / f"{chain.task}-s{chain.seed}-{part.replace(' ', '-')}"
+    if (out / RUN_FILE).exists() and read_run_info(out).status != "finished":
+        shutil.rmtree(out)
+    data = ("--data-dir", chain.data_dir) if chain.data_dir else ()
+    if not (out / RUN_FILE).exists():
+        settings = ("--epochs", str(chain.epochs), "--seed", str(chain.seed), "--device", "cpu", "--no-measure")
+        command(*words, *settings, *data, "--out", str(out))
+    if "test" not in read_run_info(out).metrics:
+        command("evaluate", str(out), "--split", "test", *data)
+    return results.add(chain, part, out)
+
+
+def page(results: dict[str, Any]) -> str:
+    """``docs/retraining.md``: one table per task."""
+    lines = [
+        "# Do lengths from the gates beat lengths that know nothing?",
+        "",
+        "Written by `python -m benchmarks.retraining` from `benchmarks/results/retraining.json`.",
+        "",
+        "Full: the same number of virtual tokens in every layer. Pruned: fewer, shared out over the layers by the "
+        "gates of the full run of the same seed (`share`, the paper's section 4.3). Uniform, random: the same total. "
+        "Means over seeds with 95 % intervals (Student's t); *pruned minus ...* is paired by seed. The checkpoint is "
+        "the best one on validation, so validation flatters; test was measured once per run.",
+    ]
+    for task, entry in results.items():
+        seeds = len({run["seed"] for run in entry["runs"]})
+        lines += [
+            "",
+            f"## {task}: {entry['metric']}, {entry['epochs']} epochs, {seeds} seeds",
+            "",
+            "| tokens | lengths | seeds | parameters | validation | test | pruned minus it, test |",
+            "|---:|---|---:|---:|---:|---:|---:|",
+        ]
+        for part in PLACES:
+            runs = [run for run in entry["runs"] if run["part"] == part]
+            if runs:
+                lines.append(_row(entry, part, runs))
+    return "\n".join(lines) + "\n"
+
+
+def _row(entry: dict[str, Any], part: str, runs: list[dict[str, Any]]) -> str:
+    size, _, arm = part.rpartition("-")
+    pruned = {run["seed"]: run for run in entry["runs"] if run["part"] == f"{size}-pruned"}
+    differences = [
+        pruned[run["seed"]]["metrics"]["test"] - run["metrics"]["test"] for run in runs if run["seed"] in pruned
+    ]
+    cells = [
+        str(sum(runs[0]["prefix_lengths"])),
+        arm,
+        str(len(runs)),
+        f"{np.mean([run['trained_parameters'] for run in runs]):,.0f}",
+        *(_interval(estimate([run["metrics"].get(split) for run in runs])) for split in SPLITS),
+        _interval(estimate(differences), sign=True) if size and arm != "pruned" else "",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def _interval(value: Estimate, sign: bool = False) -> str:
+    if value.mean is None:
+        return ""
+    mean = f"{value.mean:{'+' if sign else ''}.3f}"
+    return mean if value.half is None else f"{mean} ± {value.half:.3f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tasks", default="copa,pydoc-topic,pydoc-entities,wnut17", help="comma-separated")
+    parser.add_argument("--data-dir", help="folder with copa and wnut17; the built-in tasks need none")
+    parser.add_argument(
+        "--epochs",
+        default="pydoc-topic=2,pydoc-entities=2,wnut17=2",
+        help="task=number, comma-separated; other tasks as their default [default: %(default)s]",
+    )
+    parser.add_argument("--seeds", type=int, default=3, help="seeds 1 to N [default: 3]")
+    parser.add_argument("--workers", type=int, default=2, help="trainings at once, one thread each [default: 2]")
+    parser.add_argument("--runs", type=Path, default=Path("runs/retraining"), help="folder of the runs")
+    arguments = parser.parse_args()
+    epochs = dict(pair.split("=") for pair in arguments.epochs.split(",") if pair)
+    chains = [
+        Chain(
+            task,
+            seed,
+            int(epochs.get(task, TASKS[task].training["epochs"])),
+            arguments.data_dir if TASKS[task].needs_data else None,
+        )
+        for task in arguments.tasks.split(",")
+        for seed in range(1, arguments.seeds + 1)
+    ]
+    results, folder = Results(RESULTS), arguments.runs.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    with tqdm(total=len(chains) * len(PLACES), unit="training") as done, ThreadPoolExecutor(arguments.workers) as pool:
+        for chain in [pool.submit(run_chain, folder, chain, results, done) for chain in chains]:
+            chain.result()
+    print(page(results.tasks))
+
+
+if __name__ == "__main__":
+    main()
