@@ -9,7 +9,7 @@ ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "structure.md"
 ROOMS = {
     "apt_core": "The method, training, run folders, jobs. Never imports `analysis`.",
-    "analysis": "What pages and commands read and compute, without torch. Streamlit only in `pages`, Plotly in `figures`.",
+    "analysis": "What pages and commands compute, without torch. Streamlit only in `pages`, Plotly in `figures`.",
     "benchmarks": "Measurements, each one command; their results are in `benchmarks/results`.",
     "docs": "The pages that are written by a command.",
 }
