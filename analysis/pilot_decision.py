@@ -17,11 +17,9 @@ from collections.abc import Mapping, Sequence
 from math import sqrt
 from typing import Literal, NamedTuple
 
-from scipy.special import stdtrit
-
 from analysis.pilot import Arm, Pilot
 from analysis.runs import Run
-from apt_core.estimates import CONFIDENCE, Difference, Estimate, estimate, paired
+from apt_core.estimates import CONFIDENCE, Difference, Estimate, estimate, paired, reach
 from apt_core.metric_names import lower_is_better, reading_unit
 
 Outcome = Literal["prune", "keep the full length", "undecided"]
@@ -94,7 +92,7 @@ def decide(pilot: Pilot, runs: Mapping[Arm, Sequence[Run | None]]) -> PilotDecis
     if not compared or compared[0].against != "full" or compared[0].arm != pilot.candidate:
         return None
     cost = _scaled(compared[0].better, -1)
-    outcome, headline = _answer(cost, pilot.tolerance, unit, metric_name, arms)
+    outcome, headline = _answer(cost, pilot, unit, metric_name, {result.arm: result for result in arms})
     return PilotDecision(
         outcome,
         headline,
@@ -117,9 +115,9 @@ def seeds_to_settle(cost: Difference, tolerance: float) -> int | None:
     """
     if cost.half is None:
         return None
-    scatter = cost.half * sqrt(cost.count) / _reach(cost.count)
+    scatter = cost.half * sqrt(cost.count) / reach(cost.count - 1)
     distance = abs(cost.mean - tolerance)
-    enough = (n for n in range(cost.count + 1, MOST_SEEDS + 1) if _reach(n) * scatter / sqrt(n) < distance)
+    enough = (n for n in range(cost.count + 1, MOST_SEEDS + 1) if reach(n - 1) * scatter / sqrt(n) < distance)
     return next(enough, None)
 
 
@@ -149,8 +147,9 @@ def rules(tolerance: float, unit: str) -> list[str]:
 
 
 def _answer(
-    cost: Difference, tolerance: float, unit: str, metric_name: str, arms: Sequence[ArmResult]
+    cost: Difference, pilot: Pilot, unit: str, metric_name: str, arms: Mapping[Arm, ArmResult]
 ) -> tuple[Outcome, str]:
+    tolerance = pilot.tolerance
     if cost.low is None or cost.high is None:
         why = (
             "one seed says nothing about other seeds"
@@ -162,7 +161,7 @@ def _answer(
     interval = f"interval {number.format(cost.low)} to {number.format(cost.high)} {unit}"
     rests = f"{interval}, {_seeds(cost.count)}"
     if cost.high <= tolerance:
-        full, fewer = arms[0], arms[1]
+        full, fewer = arms["full"], arms[pilot.candidate]
         saved = full.trained_parameters - fewer.trained_parameters
         part = f" ({saved / full.trained_parameters:.0%})" if full.trained_parameters else ""
         least = f"at most {amount(cost.high, unit)}" if cost.high > 0 else "nothing"
@@ -228,10 +227,6 @@ def _result(arm: Arm, runs: Sequence[Run | None], split: str) -> ArmResult | Non
 def _scaled(found: Difference, scale: float) -> Difference:
     half = None if found.half is None else found.half * abs(scale)
     return Difference(found.mean * scale, half, found.count)
-
-
-def _reach(count: int) -> float:
-    return float(stdtrit(count - 1, 0.5 + CONFIDENCE / 2))
 
 
 def _seeds(count: int) -> str:

@@ -271,7 +271,9 @@ def _shape_of(batch: Batch) -> list[int]:
 
 
 def _notes(model: AptModel, inference: Inference, available: int) -> list[str]:
-    notes = ["One forward pass without generation; pruned variants were not retrained, which would make them better."]
+    notes = [
+        "One forward pass without generation; pruned variants were not retrained; retrained ones are usually better."
+    ]
     if inference.num_examples < available:
         notes.append(f"{inference.num_examples} of {available} examples were drawn; --examples takes more.")
     gate = model.apt_config.token_gate

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from apt_core.config import PrefixLength, parse_prefix_lengths
 from apt_core.errors import AptFileExistsError, AptFileNotFoundError, AptValueError, bad_value
@@ -19,7 +19,13 @@ BUDGET_VERSION = 1
 MAX_BUDGET_BYTES = 4 * 2**20
 MAX_LAYERS = 10_000
 
-Text = Annotated[str, Field(max_length=4096)]
+
+def printable(text: str) -> str:
+    """``text`` without what moves or colours a terminal."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
+
+
+Text = Annotated[str, Field(max_length=4096), AfterValidator(printable)]
 Lengths = Annotated[list[PrefixLength], Field(min_length=1, max_length=MAX_LAYERS)]
 
 

@@ -35,11 +35,11 @@ class Settings(BaseModel):
             raise AptValueError(describe(problem)) from problem
 
 
-def describe(problem: ValidationError) -> str:
-    """One line for all problems pydantic found: ``field: got ...: what is wrong``."""
+def describe(problem: ValidationError, whole: str = "settings") -> str:
+    """One line for all problems pydantic found: ``field: got ...: what is wrong``; ``whole`` if there is no field."""
     sentences = []
     for error in problem.errors():
-        field = ".".join(str(part) for part in error["loc"]) or "settings"
+        field = ".".join(str(part) for part in error["loc"]) or whole
         shown = "" if error["type"] == "missing" or not error["loc"] else f" got {error['input']!r}:"
         sentences.append(f"{field}:{shown[:120]} {error['msg']}")
     return "; ".join(sentences)

@@ -58,7 +58,7 @@ def estimate(values: Sequence[float | None]) -> Estimate:
     if known.size == 1:
         return Estimate(float(known[0]), None, 1)
     error = known.std(ddof=1) / np.sqrt(known.size)
-    return Estimate(float(known.mean()), float(_reach(known.size - 1) * error), known.size)
+    return Estimate(float(known.mean()), float(reach(known.size - 1) * error), known.size)
 
 
 def welch(values: Sequence[float | None], reference: Sequence[float | None]) -> Difference | None:
@@ -80,7 +80,7 @@ def welch(values: Sequence[float | None], reference: Sequence[float | None]) -> 
     if not _scatter(left, right):
         return Difference(mean, None, count)
     freedom = (u + v) ** 2 / (u**2 / (left.size - 1) + v**2 / (right.size - 1))
-    return Difference(mean, float(_reach(freedom) * np.sqrt(u + v)), count)
+    return Difference(mean, float(reach(freedom) * np.sqrt(u + v)), count)
 
 
 def paired(values: Sequence[float | None], reference: Sequence[float | None]) -> Difference | None:
@@ -105,7 +105,8 @@ def _scatter(*sides: np.ndarray) -> bool:
     return any(side.size > 1 and np.ptp(side) > 1e-12 * max(1.0, np.abs(side).max()) for side in sides)
 
 
-def _reach(freedom: float) -> float:
+def reach(freedom: float) -> float:
+    """Student's t that the middle ``CONFIDENCE`` of its distribution reaches, at ``freedom`` degrees of freedom."""
     return float(stdtrit(freedom, 0.5 + CONFIDENCE / 2))
 
 

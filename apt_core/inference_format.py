@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from apt_core.errors import AptFileNotFoundError, bad_value
 from apt_core.files import write_atomic
-from apt_core.json_files import read_model
+from apt_core.json_files import named, read_model
 
 INFERENCE_FILE = "inference.json"
 INFERENCE_VERSION = 1
@@ -187,5 +187,6 @@ def read_inference(folder: Path, prefix_lengths: list[int]) -> Inference:
         raise AptFileNotFoundError(
             f"{folder}: inference not measured yet. 'python -m apt_core bench-inference {folder}' does it."
         ) from problem
-    inference.check(prefix_lengths)
+    with named(folder / INFERENCE_FILE, f"'python -m apt_core bench-inference {folder}' writes it anew."):
+        inference.check(prefix_lengths)
     return inference

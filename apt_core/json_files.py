@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -51,7 +53,20 @@ def validated(model: type[M], found: dict[str, Any], name: str) -> M:
     try:
         return model.model_validate(found)
     except ValidationError as problem:
-        raise AptValueError(f"{name}: {describe(problem)[:_LONGEST_REASON]}") from problem
+        raise AptValueError(f"{name}: {describe(problem, 'content')[:_LONGEST_REASON]}") from problem
+
+
+@contextmanager
+def named(path: Path, remedy: str) -> Iterator[None]:
+    """Says of what goes wrong inside in which file, and what to do.
+
+    Raises:
+        AptValueError: in place of another one.
+    """
+    try:
+        yield
+    except AptValueError as problem:
+        raise AptValueError(f"{path}: {problem} {remedy}") from problem
 
 
 def read_object(path: Path, at_most_bytes: int, newest: int) -> dict[str, Any]:

@@ -67,9 +67,7 @@ def measure_run(
     run = load_run_with_data(folder, split, data=data, device=device)
     begin = time.perf_counter()
     if run.info.total_tokens == 0:
-        raise bad_value(
-            "run", str(folder), "a run with virtual tokens; without, there is nothing to remove", "Measure its parent."
-        )
+        raise bad_value("run", str(folder), "a run with virtual tokens; without, there is nothing to remove")
     num_train = len(run.task.splits["train"])
     plan = make_plan(run.info.prefix_lengths, len(run.task.splits[split]), num_train, cost)
     measures = measure(

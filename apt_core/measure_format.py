@@ -13,11 +13,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from apt_core.errors import AptFileNotFoundError, bad_value
 from apt_core.files import write_atomic
-from apt_core.json_files import read_model
+from apt_core.json_files import named, read_model
 
 MEASURES_FILE = "measures.json"
 MEASURES_VERSION = 1
 MAX_MEASURES_BYTES = 64 * 2**20
+LARGEST = 1e30
+"""importance that is read; sums of such numbers stay finite"""
 IMPORTANCES = {
     "gate": "gate mass: |layer scale| x mean token gate (the paper's eq. 4)",
     "norm": "gate mass x norm of the value vector",
@@ -106,6 +108,9 @@ class Measures(BaseModel):
         for name, importance in self.importance.items():
             if [len(layer) for layer in importance] != prefix_lengths:
                 raise bad_value(f"importance {name}", [len(layer) for layer in importance], f"{prefix_lengths} numbers")
+            odd = next((value for layer in importance for value in layer if not 0 <= value <= LARGEST), None)
+            if odd is not None:
+                raise bad_value(f"importance {name}", odd, f"numbers from 0 to {LARGEST:g}")
         if len(self.layers) != num_layers:
             raise bad_value("layers", len(self.layers), f"{num_layers} of them")
         if self.tokens is not None and [len(layer) for layer in self.tokens] != prefix_lengths:
@@ -145,5 +150,6 @@ def read_measures(folder: Path, prefix_lengths: list[int]) -> Measures:
         raise AptFileNotFoundError(
             f"{folder}: not measured yet. 'python -m apt_core measure {folder}' does it."
         ) from problem
-    measures.check(prefix_lengths)
+    with named(folder / MEASURES_FILE, f"'python -m apt_core measure {folder}' writes it anew."):
+        measures.check(prefix_lengths)
     return measures

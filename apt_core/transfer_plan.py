@@ -94,6 +94,8 @@ def lengths_of(folder: Path, total: int, field_name: str) -> Lengths:
         AptError: if it is no finished run, or says nothing about its layers.
     """
     info = finished_run(folder, field_name)
+    if not info.total_tokens:
+        raise bad_value(field_name, str(folder), "a run with virtual tokens", "This one has none to learn from.")
     if len(set(info.prefix_lengths)) > 1:
         return Lengths(_shared(info.prefix_lengths, total), "lengths")
     config = AptConfig(**info.apt_config)

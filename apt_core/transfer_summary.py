@@ -15,6 +15,7 @@ PAIRS: tuple[tuple[Arm, Arm], ...] = (
     ("warm", "source"),
 )
 """arm, and what it is held against; the first pair decides"""
+SAME_RUNS = "the same lengths at this total: the same runs, nothing to compare"
 
 
 class ArmResult(NamedTuple):
@@ -73,7 +74,7 @@ def _compare(transfer: Transfer, arm: Arm, other: Arm) -> Compared:
 
 def _words(arm: Arm, other: Arm, difference: Difference | None, same: bool, metric_name: str) -> str:
     if same:
-        return f"{arm} has the lengths of {other} at this total: the same runs, nothing to compare"
+        return SAME_RUNS
     if difference is None:
         return "no seed has both yet"
     seeds = f"{difference.count} seed" + ("s" if difference.count != 1 else "")
@@ -92,6 +93,8 @@ def _verdict(transfer: Transfer, compared: list[Compared]) -> str:
     what = f"The lengths of {transfer.source} ({transfer.source_task})"
     if deciding is None:
         return f"{what} on {transfer.task}: no seed is finished yet."
+    if deciding.words == SAME_RUNS:
+        return f"{what} say nothing about {transfer.task}: at this total they are the uniform ones."
     sign = deciding.difference.sign if deciding.difference is not None else "undecided"
     carry = {
         "above": "carry over",

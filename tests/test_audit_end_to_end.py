@@ -8,6 +8,7 @@ import torch
 from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
 
 from analysis.audit import audit
+from analysis.budgets.suggest import Ask, Evidence, suggest
 from analysis.verdict import CARE, DO_NOT, FOLLOW
 from apt_core import AptConfig, get_apt_model
 from apt_core.gate_log import GateLog
@@ -23,6 +24,8 @@ NUM_LAYERS, NUM_TOKENS = 6, 4
 pytestmark = pytest.mark.slow
 MATTER = (1, 4)
 """layers whose attention output is not cut"""
+COMPARING = ("share", "topk", "greedy", "pareto")
+"""methods that compare layers; threshold and coverage look at each layer by itself"""
 
 
 @pytest.fixture(scope="module")
@@ -99,12 +102,19 @@ def test_audit_follows_gates_that_name_the_layers_that_can_matter_and_no_others(
     found = audit(right, log_of(right, tmp_path / "right"))
     assert found.verdict in (FOLLOW, CARE), found.reasons
     assert found.use == "gate"
+    weights = np.array(right.importance["gate"])
+    for method in COMPARING:
+        lengths = suggest(Ask("total", 8, method), Evidence(weights, right, None)).budget.prefix_lengths
+        assert sum(lengths[layer] for layer in MATTER) >= 6, (method, lengths)
 
     set_scales(model, [3.0, 1.0, 4.0, 5.0, 1.0, 6.0])  # in layers that are cut: other gates of the same function
     wrong = measured(model, task, tokenizer)
     assert wrong.full.losses == pytest.approx(right.full.losses, abs=1e-5)
     refused = audit(wrong, log_of(wrong, tmp_path / "wrong"))
     assert (refused.verdict, refused.use) == (DO_NOT, "effect")
+    for method in ("greedy", "pareto"):  # they rest on what was measured, and are not misled by gates
+        lengths = suggest(Ask("total", 8, method), Evidence(weights[::-1], wrong, None)).budget.prefix_lengths
+        assert sum(lengths[layer] for layer in MATTER) >= 6, (method, lengths)
 
     values = np.random.default_rng(0).permutation(np.concatenate(right.importance["gate"]))
     right.importance["gate"] = values.reshape(NUM_LAYERS, NUM_TOKENS).tolist()

@@ -24,8 +24,8 @@ def bench_inference_command(
     thresholds: Annotated[
         str | None,
         typer.Option(
-            help="token gates, 0 to 1, under which a token is switched off for an input, such as 0.2,0.4 [default: "
-            "those that switch off 1/4, 1/2 and 3/4 of all]"
+            help="token gates, from 0 to over 1 (all), under which a token is switched off for an input, such as "
+            "0.2,0.4 [default: those that switch off 1/4, 1/2 and 3/4 of all]"
         ),
     ] = None,
     totals: Annotated[
@@ -38,7 +38,7 @@ def bench_inference_command(
     ] = None,
     examples: Annotated[int, typer.Option(help="that quality is measured on, at most")] = 200,
     seconds: Annotated[float, typer.Option(help="spent on timing; quality takes a pass per variant beside it")] = 60.0,
-    seed: Annotated[int, typer.Option(help="which examples are drawn, and the order of each repetition")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="which examples are drawn, and the order of each repetition")] = 0,
     data_dir: options.DataDir = None,
     dataset_name: options.DatasetName = None,
     dataset_config_name: options.DatasetConfigName = None,
