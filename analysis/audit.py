@@ -29,7 +29,7 @@ from apt_core.errors import AptError, AptFileNotFoundError
 from apt_core.files import open_regular
 from apt_core.gate_log import GateLog
 from apt_core.measure_format import Measures, read_measures
-from apt_core.run_format import ADAPTER_FOLDER
+from apt_core.run_format import ADAPTER_FOLDER, RunInfo, read_run_info
 from apt_core.settled import final_weights
 
 MAX_SIBLINGS = 9
@@ -37,6 +37,8 @@ MAX_SIBLINGS = 9
 MORE_COST = 10
 """training epochs that a closer look may cost"""
 ADAPTER_FILE = "adapter_model.safetensors"
+TOO_MANY = "there are too many of them"
+"""in a note of what no allowance measures"""
 
 
 class Audit(NamedTuple):
@@ -158,8 +160,26 @@ def siblings_of(run: Run) -> list[Run]:
     return [other for other in group.runs[1:] if other.status == "finished"]
 
 
+def trained_by_command(info: RunInfo) -> bool:
+    """Whether commands can measure and retrain a run: it says its task and training, unlike one of the Python API."""
+    return bool(info.task and info.training)
+
+
 def command_for_more(folder: Path, found: Audit) -> str:
-    """The command that measures a run on more examples, in more orders and token by token; beyond that, everything."""
+    """The command that measures a run on more examples, in more orders and token by token; beyond that, everything.
+
+    A sentence in its place where no command does it: the run was made through the Python API, or all was measured.
+    """
+    try:
+        if not trained_by_command(read_run_info(folder)):
+            return "This run was made through the Python API: measure it there, with apt_core.measure.measure."
+    except AptError:
+        pass  # the command says what is wrong with the folder
+    examples = found.numbers["examples"]
+    all_examples = examples["used"] + examples["left_out"] >= examples["available"]
+    all_tokens = any(found.numbers["tokens"].values()) or any(TOO_MANY in each for each in found.not_measured)
+    if all_examples and all_tokens and not any("--cost" in each for each in found.not_measured):
+        return f"Everything was measured on all {examples['available']:,} examples: more evidence needs more examples."
     cost = MORE_COST if found.numbers["cost_epochs"] < MORE_COST / 2 else 0
     return f"python -m apt_core measure {shlex.quote(str(folder))} --cost {cost}"
 

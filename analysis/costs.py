@@ -32,6 +32,8 @@ BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 """of one number of the backbone's type"""
 OLDER_RUN = "an older run, which does not say the shapes of its layers; 'python -m apt_core bench-inference' adds them"
 NOT_MEASURED = "not measured; 'python -m apt_core bench-inference' does it"
+MOST_MILLISECONDS = 1e15
+"""measured times are read up to this, either side of 0, so that their sums stay finite"""
 IN_THE_NOISE = "measured, but what a virtual token adds is within the noise of the times"
 
 
@@ -112,7 +114,7 @@ def token_costs(info: RunInfo, inference: Inference | None = None) -> TokenCosts
     elif inference.token_milliseconds is None:
         reasons["milliseconds"] = IN_THE_NOISE
     else:
-        milliseconds = np.array(inference.token_milliseconds)
+        milliseconds = _bounded(np.array(inference.token_milliseconds))
     return TokenCosts(parameters, adapter, cache, adds, milliseconds, once, reasons)
 
 
@@ -142,7 +144,7 @@ def cost_of(info: RunInfo, lengths: Sequence[int], inference: Inference | None =
     if costs.parameters is not None:
         parameters = int(tokens @ costs.parameters + has_prefix @ _projections(info, config)) + scales + head
     if costs.milliseconds is not None:
-        fixed = inference.layer_milliseconds or 0.0
+        fixed = _bounded(inference.layer_milliseconds or 0.0)
         milliseconds = float(tokens @ costs.milliseconds + fixed * has_prefix.sum())
     return Cost(
         prefix_lengths=tuple(int(length) for length in lengths),
@@ -154,6 +156,10 @@ def cost_of(info: RunInfo, lengths: Sequence[int], inference: Inference | None =
         milliseconds=milliseconds,
         reasons=costs.reasons,
     )
+
+
+def _bounded(milliseconds: np.ndarray | float) -> np.ndarray:
+    return np.clip(milliseconds, -MOST_MILLISECONDS, MOST_MILLISECONDS)
 
 
 def _sum(tokens: np.ndarray, each: np.ndarray | None) -> int | None:

@@ -17,7 +17,7 @@ from analysis.budgets import allocate, allocate_covering
 from analysis.budgets.locks import changed_locks
 from apt_core.budget_file import BudgetFile, Source, budget_text, parse_budget
 from apt_core.inference_format import INFERENCE_FILE
-from apt_core.measure_format import MEASURES_FILE, write_measures
+from apt_core.measure_format import MEASURES_FILE, read_measures, write_measures
 from apt_core.run_format import ADAPTER_FOLDER
 from tests.analysis.simulated_measures import simulate
 
@@ -173,10 +173,19 @@ def test_only_limits_whose_costs_are_known_are_offered(folder, record_run):
     assert "What these lengths cost cannot be counted" in texts(app.error)
 
 
+def test_measures_without_effects_do_not_offer_greedy(run):
+    bare = read_measures(run, [16] * 6).model_copy(update={"tokens": None, "layers": [None] * 6})
+    write_measures(run, bare)
+    app = budget(method="greedy")
+    assert options(app, "method") == ["share", "threshold", "topk", "coverage", "pareto"]
+    assert sum(lengths_of(app)) == 48
+
+
 def test_damaged_latencies_are_said_and_the_rest_works(plain_run):
     (plain_run / INFERENCE_FILE).write_text("{")
     app = budget()
-    assert "The latencies of runs/a cannot be used" in texts(app.error)
+    assert "The measured latencies cannot be used" in texts(app.caption)
+    assert "kv-bytes" in app.selectbox(key="limit").options
     assert sum(lengths_of(app)) == 48
 
 

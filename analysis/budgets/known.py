@@ -34,17 +34,23 @@ def measures_of(run: Run) -> Measures | None:
 def costs_of(run: Run) -> RunCosts | None:
     """What the lengths of a run cost; None for a run whose settings are no longer understood.
 
-    Raises:
-        AptValueError: if its measured latencies are damaged.
+    Damaged latencies leave milliseconds unknown, and are said in ``RunCosts.problem``.
     """
+    problem = ""
     try:
         inference = read_inference(run.folder, run.info.prefix_lengths)
     except AptFileNotFoundError:
         inference = None
+    except (AptValueError, OSError) as found:
+        inference, problem = None, f"The measured latencies cannot be used: {found}"
     try:
-        return run_costs(run.info, inference)
+        costs = run_costs(run.info, inference)
     except AptValueError:
         return None
+    if problem:
+        reasons = {**costs.token.reasons, "milliseconds": problem.rstrip(".")}
+        costs = costs._replace(token=costs.token._replace(reasons=reasons), problem=problem)
+    return costs
 
 
 def evidence_of(audit: Audit | None) -> dict[str, Any] | None:

@@ -46,6 +46,8 @@ class RunCosts(NamedTuple):
     info: RunInfo
     inference: Inference | None
     token: TokenCosts
+    problem: str = ""
+    """why its measured latencies cannot be used, a sentence; empty where nothing is wrong with them"""
 
     def knows(self, limit: str) -> bool:
         """Whether costs in the unit of a limit are known."""

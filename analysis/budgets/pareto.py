@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from analysis.budgets.weighing import not_measured
+from analysis.budgets.weighing import measure_command, not_measured
 from analysis.curves import area, complete_examples, curves_by_order, loss_table
 from apt_core.errors import AptValueError, bad_value
 from apt_core.measure_format import Measures
@@ -69,15 +70,24 @@ def parse_tolerance(text: str) -> Tolerance:
     return Tolerance(amount, text.strip().endswith("%"))
 
 
-def best_prediction(measures: Measures | None) -> Prediction:
+def best_prediction(measures: Measures | None, folder: Path | None = None) -> Prediction:
     """The deletion curve with the smallest mean loss over all sizes, among those in an order of importance.
 
+    Args:
+        measures: of the run; None where there are none.
+        folder: of the run, for messages.
+
     Raises:
-        AptValueError: if nothing was measured, or no example has all its losses.
+        AptValueError: if no such curve was measured, or no example has all its losses.
     """
     if measures is None:
-        raise not_measured("method: pareto rests on deletion curves")
+        raise not_measured("method: pareto rests on deletion curves", folder)
     named, _ = curves_by_order(measures)
+    if not any(order in measures.importance for order in named):
+        raise AptValueError(
+            f"pareto: no deletion curve in an order of importance was measured; "
+            f"{measure_command(folder, everything=True)}."
+        )
     complete = complete_examples(measures)
     predictions = [
         Prediction(order, np.array(curve.kept[::-1]), loss_table(curve.points)[::-1, complete].mean(axis=1))

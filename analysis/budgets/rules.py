@@ -39,7 +39,7 @@ class Room(NamedTuple):
     upper: np.ndarray  # [F] groups
     group: int
     why: str
-    """what bounds the total, for messages"""
+    """what bounds the total from above, for messages"""
 
     @property
     def free(self) -> np.ndarray:
@@ -74,10 +74,12 @@ class Room(NamedTuple):
             return (total - self.locked_total) // self.group
         if not totals[0] <= total <= totals[-1]:
             accepted = f"{totals[0]} to {totals[-1]} for {len(self.locked)} layers"
-            hint = f"({self.why}.)"
+            hints = [f"({self.why}.)"] if total > totals[-1] else []
+            if total < totals[0] and self.lower.any():
+                hints.append("(--min-per-layer bounds it.)")
             if self.locked_total:
-                hint += f" The locked layers take {self.locked_total} of it."
-            raise bad_value("total", total, accepted, hint)
+                hints.append(f"The locked layers take {self.locked_total} of it.")
+            raise bad_value("total", total, accepted, " ".join(hints))
         below = totals[(total - totals[0]) // self.group]
         plus = f" plus the {self.locked_total} of the locked layers" if self.locked_total else ""
         near = f"a multiple of {self.group}{plus}; the nearest are {below} and {below + self.group}"
@@ -109,7 +111,9 @@ def room(rules: Rules, own: np.ndarray, single: bool) -> Room:
     num_layers = len(own)
     lower = _per_layer("min-per-layer", rules.min_per_layer, num_layers)
     given = MAX_TOKENS_PER_LAYER if rules.max_per_layer is None else rules.max_per_layer
-    ceiling = np.minimum(_per_layer("max-per-layer", given, num_layers), MAX_TOKENS_PER_LAYER)
+    ceiling = _per_layer("max-per-layer", given, num_layers)
+    if ceiling.max(initial=0) > MAX_TOKENS_PER_LAYER:
+        raise bad_value("max-per-layer", int(ceiling.max()), f"at most {MAX_TOKENS_PER_LAYER:,} virtual tokens")
     group = _whole("multiple-of", rules.multiple_of)
     if not 1 <= group <= MAX_TOKENS_PER_LAYER:
         raise bad_value("multiple-of", group, f"1 to {MAX_TOKENS_PER_LAYER} virtual tokens")
@@ -122,12 +126,18 @@ def room(rules: Rules, own: np.ndarray, single: bool) -> Room:
         locked[layer] = length
     free = np.flatnonzero(locked < 0)
     upper = np.minimum(own, ceiling) if single else ceiling
+    if single and (ceiling >= own)[free].all():
+        why = "single tokens are chosen among those the run has"
+    elif (ceiling == MAX_TOKENS_PER_LAYER)[free].all():
+        why = f"a layer gets at most {MAX_TOKENS_PER_LAYER:,} virtual tokens"
+    else:
+        why = "--max-per-layer bounds it"
     groups = Room(
         locked,
         -(-lower[free] // group),
         upper[free] // group,
         group,
-        "single tokens are chosen among those the run has" if single else "--max-per-layer bounds it",
+        why,
     )
     if (groups.lower > groups.upper).any():
         layer = int(free[np.argmax(groups.lower > groups.upper)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -39,6 +40,8 @@ class Evidence(NamedTuple):
     log_weights: np.ndarray  # [L, P] from the gate log
     measures: Measures | None
     costs: RunCosts | None
+    folder: Path | None = None
+    """of the run, for messages"""
 
 
 class Suggestion(NamedTuple):
@@ -57,7 +60,9 @@ def suggest(ask: Ask, evidence: Evidence) -> Suggestion:
         AptValueError: naming what cannot be, or what was not measured and the command that measures it.
     """
     method = method_of(ask)
-    prediction = best_prediction(evidence.measures) if METHODS[method].weighs == "curve" else None
+    prediction = None
+    if METHODS[method].weighs == "curve":
+        prediction = best_prediction(evidence.measures, evidence.folder)
     weighed = _weighed(ask, method, evidence, prediction)
     weights = weighed.weights
     if ask.limit in COSTED:
@@ -85,7 +90,9 @@ def suggest(ask: Ask, evidence: Evidence) -> Suggestion:
         budget, notes = allocate(weights, total, method, rules=ask.rules), []
     else:
         budget, notes = allocate(weights, ask.amount, method, rules=ask.rules), []
-    return Suggestion(budget, weighed, notes + _notes(ask, budget, weighed, prediction))
+    if evidence.costs is not None and evidence.costs.problem:
+        notes.append(evidence.costs.problem)
+    return Suggestion(budget, weighed, notes + _ties(ask, budget, weighed) + _notes(ask, budget, weighed, prediction))
 
 
 def method_of(ask: Ask) -> str:
@@ -107,13 +114,25 @@ def method_of(ask: Ask) -> str:
 
 def _weighed(ask: Ask, method: str, evidence: Evidence, prediction: Prediction | None) -> Weighed:
     if METHODS[method].weighs == "importance":
-        return weigh(ask.importance or DEFAULT_IMPORTANCE, evidence.log_weights, evidence.measures)
+        return weigh(ask.importance or DEFAULT_IMPORTANCE, evidence.log_weights, evidence.measures, evidence.folder)
     if ask.importance is not None:
         basis = "measured effects" if METHODS[method].weighs == "effect" else "the best deletion curve"
         raise bad_value("importance", ask.importance, f"none: {method} rests on {basis}")
     if prediction is not None:
-        return weigh(prediction.order, evidence.log_weights, evidence.measures)
-    return weigh_effect(evidence.measures)
+        return weigh(prediction.order, evidence.log_weights, evidence.measures, evidence.folder)
+    return weigh_effect(evidence.measures, evidence.folder)
+
+
+def _ties(ask: Ask, budget: Budget, weighed: Weighed) -> list[str]:
+    """What to say where the weights of the layers that are not locked decide nothing."""
+    free = np.delete(weighed.weights, list(ask.rules.locks), axis=0)
+    known = np.where(np.isinf(free), 0.0, free)[~np.isnan(free)]
+    if budget.method in ("topk", "threshold") and known.size > 1 and (known == known[0]).all():
+        return ["All virtual tokens weigh the same: this order is only their place."]
+    if budget.method == "share" and len(free) and not (known > 0).any():
+        mass = "gate mass" if weighed.name == "gate" else "weight"
+        return [f"No layer has {mass}: the tokens are shared out evenly."]
+    return []
 
 
 def _notes(ask: Ask, budget: Budget, weighed: Weighed, prediction: Prediction | None) -> list[str]:

@@ -5,7 +5,9 @@ Axes: L layers, P virtual tokens (NaN where a layer has fewer).
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -28,13 +30,14 @@ class Weighed(NamedTuple):
     """where they are from, in words"""
 
 
-def weigh(name: str, log_weights: np.ndarray, measures: Measures | None) -> Weighed:
+def weigh(name: str, log_weights: np.ndarray, measures: Measures | None, folder: Path | None = None) -> Weighed:
     """An importance of each virtual token.
 
     Args:
         name: a key of ``IMPORTANCES``.
         log_weights: gate mass from the gate log [L, P], used for ``gate`` where it was not measured.
         measures: of the run; None where there are none.
+        folder: of the run, for messages.
 
     Raises:
         AptValueError: if the importance is unknown, or was not measured.
@@ -45,20 +48,23 @@ def weigh(name: str, log_weights: np.ndarray, measures: Measures | None) -> Weig
         return Weighed(name, padded(measures.importance[name]), f"measured on {measures.split} data")
     if name == "gate":
         return Weighed(name, log_weights, "from the recorded gates")
-    raise not_measured(f"importance: {name} was not measured")
+    raise not_measured(f"importance: {name} was not measured", folder)
 
 
-def weigh_effect(measures: Measures | None) -> Weighed:
+def weigh_effect(measures: Measures | None, folder: Path | None = None) -> Weighed:
     """How much the loss rises without each virtual token, in nats; negative where it falls.
 
     Where only whole layers were measured, the k-th token of a layer whose removal costs E nats counts E / k: given out
     by that, lengths are in proportion to E (D'Hondt's divisors), and each further token is worth less.
 
     Raises:
-        AptValueError: if nothing was measured, or no example has all its losses.
+        AptValueError: if no such effect was measured, or no example has all its losses.
     """
     if measures is None:
-        raise not_measured("method: greedy rests on measured effects")
+        raise not_measured("method: greedy rests on measured effects", folder)
+    if not has_effects(measures):
+        command = measure_command(folder, everything=True)
+        raise AptValueError(f"greedy: the effect of layers was not measured; {command}.")
     lengths = measures.prefix_lengths
     if measures.tokens is not None:
         rises = _rises(measures, [point for layer in measures.tokens for point in layer])
@@ -68,6 +74,13 @@ def weigh_effect(measures: Measures | None) -> Weighed:
     effect = padded([rise / np.arange(1, length + 1) for rise, length in zip(layers, lengths, strict=True)])
     source = f"each layer left out, the k-th token of a layer counting 1/k of it, {measures.split} data"
     return Weighed(EFFECT, effect, source)
+
+
+def has_effects(measures: Measures) -> bool:
+    """Whether leaving out each virtual token, or each layer that has any, was measured."""
+    lengths = measures.prefix_lengths
+    layers = zip(measures.layers, lengths, strict=True)
+    return measures.tokens is not None or all(point is not None for point, length in layers if length)
 
 
 def layer_effect(measures: Measures) -> np.ndarray:
@@ -102,9 +115,15 @@ def padded(layers: Sequence[Sequence[float] | np.ndarray]) -> np.ndarray:
     return table
 
 
-def not_measured(what: str) -> AptValueError:
-    """The error for what needs measures that a run does not have."""
-    return AptValueError(f"{what}. 'python -m apt_core measure RUN' measures it.")
+def not_measured(what: str, folder: Path | None = None) -> AptValueError:
+    """The error for what needs measures that a run, whose folder may be known, does not have."""
+    return AptValueError(f"{what}. {measure_command(folder)}.")
+
+
+def measure_command(folder: Path | None, *, everything: bool = False) -> str:
+    """The command that measures a run, in a clause; ``everything``: without a limit on what it computes."""
+    run = "RUN" if folder is None else shlex.quote(str(folder))
+    return f"'python -m apt_core measure {run}{' --cost 0' if everything else ''}' does it"
 
 
 def _rises(measures: Measures, points: Sequence[Point]) -> np.ndarray:

@@ -9,17 +9,18 @@ from typing import Annotated, Any
 
 import typer
 
-from analysis.audit import audit_run
+from analysis.audit import audit_run, trained_by_command
 from analysis.budgets.known import budget_file, costs_of, measures_of
 from analysis.budgets.limits import LIMITS
 from analysis.budgets.methods import METHODS
 from analysis.budgets.pareto import Tolerance, parse_tolerance
 from analysis.budgets.rules import NO_LOCKS, Rules, parse_locks, parse_per_layer
 from analysis.budgets.suggest import Ask, Evidence, Suggestion, suggest
-from analysis.budgets.weighing import EFFECT, layer_effect
+from analysis.budgets.weighing import EFFECT, layer_effect, measure_command
 from analysis.gate_stats import layer_mass
 from analysis.runs import Run, open_run
 from apt_core.budget_file import write_budget
+from apt_core.command_line import say
 from apt_core.errors import AptValueError
 from apt_core.measure_format import IMPORTANCES, Measures
 from apt_core.settled import final_weights
@@ -97,7 +98,11 @@ def budget_command(
     weights = final_weights(opened.gates)
     measures = measures_of(opened)
     ask = Ask(limit, amount, method, importance, rules)
-    found = suggest(ask, Evidence(weights, measures, costs_of(opened)))
+    costs = costs_of(opened)
+    if costs is not None and costs.problem and limit != "milliseconds":
+        say(f"note: {costs.problem}")
+        costs = costs._replace(problem="")
+    found = suggest(ask, Evidence(weights, measures, costs, run))
     audit = audit_run(opened)
     lengths = list(found.budget.prefix_lengths)
     file = budget_file(opened, ask, found, lengths, measures, audit)
@@ -107,7 +112,7 @@ def budget_command(
         print(json.dumps(file.model_dump(mode="json") | {"run": str(run)}))
     else:
         _print(opened, found, measures, audit.headline if audit else None)
-        _print_next(run, lengths, out)
+        _print_next(opened, lengths, out)
 
 
 def _limit(given: dict[str, Any]) -> tuple[str, float | Tolerance]:
@@ -136,9 +141,15 @@ def _print(run: Run, found: Suggestion, measures: Measures | None, headline: str
     print(f"total  {'':>{width}}  {run.info.total_tokens:>3}  {budget.total:>9}")
     for note in found.notes:
         print(f"\n{note}")
-    print(f"\naudit: {headline or 'not measured; python -m apt_core measure RUN does it.'}")
+    if headline is None:
+        there = "this run was made through the Python API: measure it there, with apt_core.measure.measure"
+        headline = f"not measured; {measure_command(run.folder) if trained_by_command(run.info) else there}."
+    print(f"\naudit: {headline}")
 
 
-def _print_next(run: Path, lengths: list[int], out: Path | None) -> None:
+def _print_next(run: Run, lengths: list[int], out: Path | None) -> None:
+    if not trained_by_command(run.info):
+        print("\nnext:\n  This run was made through the Python API: retrain it there with these lengths.")
+        return
     where = ["--budget", str(out)] if out else ["--prefix-lengths", ",".join(map(str, lengths))]
-    print(f"\nnext:\n  {shlex.join(['python', '-m', 'apt_core', 'retrain', str(run), *where])}")
+    print(f"\nnext:\n  {shlex.join(['python', '-m', 'apt_core', 'retrain', str(run.folder), *where])}")

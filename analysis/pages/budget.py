@@ -10,7 +10,6 @@ import streamlit as st
 from analysis.audit import Audit
 from analysis.budgets import METHODS, uniform
 from analysis.budgets.known import budget_file, costs_of
-from analysis.budgets.limits import RunCosts
 from analysis.budgets.suggest import Evidence, suggest
 from analysis.budgets.weighing import Weighed, weigh
 from analysis.pages import budget_controls, budget_table, context, cost_panel, retrain
@@ -53,7 +52,7 @@ def _show_budget(run: Run, gates: Gates) -> None:
     found = audited(run)
     if found is not None:
         _verdict(found.audit)
-    evidence = Evidence(weights, found.measures if found else None, _costs_of(run))
+    evidence = Evidence(weights, found.measures if found else None, costs_of(run), run.folder)
     uploaded = _upload(run)
     if uploaded is not None:
         offer = _from_file(run, uploaded, evidence)
@@ -66,14 +65,6 @@ def _show_budget(run: Run, gates: Gates) -> None:
 def _verdict(audit: Audit) -> None:
     say = {FOLLOW: st.success, CARE: st.warning}.get(audit.verdict, st.error)
     say(f"**{context.plain(audit.headline)}** The reasons, with numbers, are on the Evidence page.")
-
-
-def _costs_of(run: Run) -> RunCosts | None:
-    try:
-        return costs_of(run)
-    except AptError as problem:
-        st.error(f"The latencies of {context.plain(run.key)} cannot be used: {context.plain(problem)}")
-        return None
 
 
 def _upload(run: Run) -> BudgetFile | None:

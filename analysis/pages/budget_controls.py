@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import isfinite
 
 import streamlit as st
 
@@ -11,6 +10,8 @@ from analysis.budgets import METHODS, Rules, uniform
 from analysis.budgets.limits import COSTED, LIMITS, RunCosts
 from analysis.budgets.pareto import Tolerance
 from analysis.budgets.suggest import DEFAULT_IMPORTANCE, DEFAULT_METHOD, Ask
+from analysis.budgets.weighing import has_effects
+from analysis.pages import context
 from analysis.runs import Run
 from apt_core.config import MAX_TOKENS_PER_LAYER
 from apt_core.measure_format import IMPORTANCES, Measures
@@ -32,7 +33,12 @@ def ask(run: Run, measures: Measures | None, costs: RunCosts | None, locks: Mapp
     with cells[1]:
         amount = _amount(run, limit, costs, anew)
     at_least = cells[2].number_input(
-        "Minimum", min_value=0, value=0, key="min", bind=_bind("min"), help="Virtual tokens every layer gets at least."
+        "Minimum",
+        min_value=0,
+        value=0,
+        key="min",
+        bind=context.bind("min"),
+        help="Virtual tokens every layer gets at least.",
     )
     at_most = cells[3].number_input(
         "Maximum",
@@ -41,7 +47,7 @@ def ask(run: Run, measures: Measures | None, costs: RunCosts | None, locks: Mapp
         value=None,
         placeholder="no limit",
         key="max",
-        bind=_bind("max"),
+        bind=context.bind("max"),
         help="Virtual tokens a layer gets at most. Methods that choose single tokens never give it more than it has.",
     )
     multiple = cells[4].number_input(
@@ -50,7 +56,7 @@ def ask(run: Run, measures: Measures | None, costs: RunCosts | None, locks: Mapp
         max_value=MAX_TOKENS_PER_LAYER,
         value=1,
         key="multiple",
-        bind=_bind("multiple"),
+        bind=context.bind("multiple"),
         help="Every length is a multiple of it, but for locked layers: some kernels are faster with multiples of 8. "
         "Whether this model gains from it is not known here; measure it.",
     )
@@ -63,14 +69,14 @@ def ask(run: Run, measures: Measures | None, costs: RunCosts | None, locks: Mapp
 
 
 def _method(measures: Measures | None) -> str:
-    offered = [name for name, entry in METHODS.items() if measures is not None or entry.weighs == "importance"]
-    return st.segmented_control(
+    measured = measures is not None
+    known = {"importance": True, "effect": measured and has_effects(measures), "curve": measured}
+    offered = [name for name, entry in METHODS.items() if known[entry.weighs]]
+    return context.choose(
         "Method",
         offered,
-        default=DEFAULT_METHOD,
-        required=True,
-        key="method",
-        bind="query-params",
+        "method",
+        DEFAULT_METHOD,
         help="; ".join(f"{name}: {METHODS[name].description}" for name in offered)
         + ". None of them knows how a model retrained with these lengths will do.",
     )
@@ -78,13 +84,11 @@ def _method(measures: Measures | None) -> str:
 
 def _importance(measures: Measures | None) -> str:
     offered = [DEFAULT_IMPORTANCE, *(name for name in IMPORTANCES if measures and name in measures.importance)]
-    return st.segmented_control(
+    return context.choose(
         "Weight of a virtual token",
         list(dict.fromkeys(offered)),
-        default=DEFAULT_IMPORTANCE,
-        required=True,
-        key="importance",
-        bind="query-params",
+        "importance",
+        DEFAULT_IMPORTANCE,
         help="; ".join(f"{name}: {IMPORTANCES[name]}" for name in offered)
         + ". Each is a guess at what a token is worth; the Evidence page holds them against measured effects.",
     )
@@ -115,7 +119,7 @@ def _amount(run: Run, limit: str, costs: RunCosts | None, anew: bool) -> float |
             max_value=most,
             value="min" if limit in st.session_state else start,  # what the session has is not given twice
             key=limit,
-            bind=_bind(limit),
+            bind=context.bind(limit),
             help=help_text,
         )
 
@@ -126,19 +130,9 @@ def _amount(run: Run, limit: str, costs: RunCosts | None, anew: bool) -> float |
         return number("Coverage (%)", COVERAGE, "Of each layer's weight, 0 to 100.", most=100.0)
     if limit == "tolerance":
         amount = number("Tolerance", TOLERANCE, "How far the predicted loss may be over the full one.")
-        unit = st.segmented_control(
-            "Unit", UNITS, default=UNITS[0], required=True, key="tolerance_unit", bind="query-params"
-        )
+        unit = context.choose("Unit", UNITS, "tolerance_unit", UNITS[0])
         return Tolerance(amount, unit == UNITS[0])
     half = costs.cost(limit, uniform(tokens // 2, run.info.num_layers).prefix_lengths)
     now = costs.cost(limit, run.info.prefix_lengths)
     start = int(half) if LIMITS[limit].whole else half
     return number(f"At most ({LIMITS[limit].label})", start, f"This run: {now:,.10g}.")
-
-
-def _bind(key: str) -> str | None:
-    """Whether a number is kept in the address: not where it holds an infinite one, at which Streamlit stops."""
-    try:
-        return "query-params" if isfinite(float(st.query_params.get(key, "0"))) else None
-    except ValueError:
-        return "query-params"

@@ -138,13 +138,11 @@ def _compared(group: Group) -> ComparedRun:
 
 
 def _profiles(groups: list[Group]) -> None:
-    kind = st.segmented_control(
+    kind = context.choose(
         "Layers",
         list(PROFILES),
-        default="mean weight",
-        required=True,
-        key="profile",
-        bind="query-params",
+        "profile",
+        "mean weight",
         help="mean weight: mean token gate x |layer scale|, averaged over a layer's virtual tokens. share of gate "
         "mass: what part of all weights is in the layer, so that runs with different lengths compare. Both are means "
         "over the last tenth of the recorded steps. Neither says what a layer is worth.",

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from math import isinf
 from pathlib import Path
+from typing import Literal
 
 import streamlit as st
+from streamlit.errors import StreamlitAPIException
 
 from analysis.runs import Found, Run, find_runs
 from apt_core.jobs import LocalJobs
@@ -80,3 +85,44 @@ def show_no_runs() -> None:
     """The empty state: what makes a first run."""
     st.info("There is no run in the chosen folders yet. This makes one, in about three minutes on two CPU cores:")
     st.code("python -m apt_core train", language="bash")
+
+
+def choose(
+    label: str,
+    options: Sequence[str],
+    key: str,
+    default: str,
+    help: str | None = None,
+    format_func: Callable[[str], str] = str,
+) -> str:
+    """One of a few options side by side, in the URL as ``key``; an address with an empty value means the default."""
+    empty = key in st.query_params and not any(st.query_params.get_all(key))
+    chosen = st.segmented_control(
+        label,
+        options,
+        default=default,
+        required=True,
+        key=key,
+        bind=_forget(key) if empty else "query-params",
+        help=help,
+        format_func=format_func,
+    )
+    return default if chosen is None else chosen
+
+
+def bind(key: str) -> Literal["query-params"] | None:
+    """``bind`` of a number: none while the address has an infinite one, which Streamlit cannot make an integer."""
+    return _forget(key) if any(_infinite(value) for value in st.query_params.get_all(key)) else "query-params"
+
+
+def _infinite(value: str) -> bool:
+    try:
+        return isinf(float(value))
+    except ValueError:
+        return False
+
+
+def _forget(key: str) -> None:
+    """Drops what no widget can take from the address; if one is bound to it, Streamlit drops it as that is unbound."""
+    with suppress(StreamlitAPIException):
+        del st.query_params[key]

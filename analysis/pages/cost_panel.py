@@ -118,25 +118,21 @@ def _choose(inference: Inference) -> tuple[str, str]:
     left, right = st.columns(2)
     choices = ["loss", inference.metric_name] if inference.metric_name not in ("", "loss") else ["loss"]
     with left:
-        quality = st.segmented_control(
+        quality = context.choose(
             "Quality",
             choices,
-            default=choices[-1],
-            required=True,
-            key="inference_quality",
-            bind="query-params",
+            "inference_quality",
+            choices[-1],
             format_func=context.plain,
             help="loss: mean cross-entropy of the examples, nats, lower is better; it moves before a metric does. "
             "Both are of the examples drawn for this measurement, not of the whole split.",
         )
     with right:
-        reference = st.segmented_control(
+        reference = context.choose(
             "Time compared with",
             list(REFERENCES),
-            default="full run",
-            required=True,
-            key="inference_reference",
-            bind="query-params",
+            "inference_reference",
+            "full run",
             help="The ratio is taken between passes over the same batch, timed one after the other; its interval is of "
             "the median ratio.",
         )

@@ -82,7 +82,7 @@ def _page(places: np.ndarray) -> np.ndarray:
         return places
     if st.session_state.get(PAGE, 1) > pages:  # the list got shorter
         st.session_state[PAGE] = pages
-    number = st.number_input(f"Page (of {pages:,})", 1, pages, key=PAGE, bind="query-params", width=160)
+    number = st.number_input(f"Page (of {pages:,})", 1, pages, key=PAGE, bind=context.bind(PAGE), width=160)
     return places[(number - 1) * PER_PAGE : number * PER_PAGE]
 
 

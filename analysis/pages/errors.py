@@ -112,9 +112,7 @@ def _verdict(data: Predicted) -> None:
 
 def _compare(data: Predicted) -> None:
     offered = [name for name, view in VIEWS.items() if data.examples.kind in view.kinds]
-    chosen = st.segmented_control(
-        "Gates by", offered, default=offered[0], required=True, key=f"{data.examples.kind}_gates", bind="query-params"
-    )
+    chosen = context.choose("Gates by", offered, f"{data.examples.kind}_gates", offered[0])
     view, groups = VIEWS[chosen], tests_of(data, chosen)
     index = _choose_group(view, groups, chosen)
     if index is None:

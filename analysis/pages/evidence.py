@@ -81,13 +81,11 @@ def _curves(found: Audited) -> None:
     measured = [order for name in IMPORTANCES for order in (name, name + REVERSED) if order in named]
     left, right = st.columns([1, 2])
     with left:
-        quantity = st.segmented_control(
+        quantity = context.choose(
             "Shown",
             ["loss", "metric"],
-            default="loss",
-            required=True,
-            key="shown",
-            bind="query-params",
+            "shown",
+            "loss",
             help="loss: mean cross-entropy; the verdict rests on it, since it moves with every example. metric: the "
             "run's metric, which is what you want in the end but jumps where few examples are measured.",
         )
@@ -261,7 +259,7 @@ def _not_measured(run: Run, audit: Audit) -> None:
         f"examples; {examples['left_out']:,} measured ones lack a loss somewhere and were left out. More examples, "
         "orders and single tokens:"
     )
-    st.code(command_for_more(run.folder, audit), language="bash")
+    st.code(command_for_more(run.folder, audit), language="bash", wrap_lines=True)
 
 
 def _with_intervals(table: pd.DataFrame, formats: dict[str, str]) -> pd.DataFrame:

@@ -60,7 +60,7 @@ def show_difference(run: Run, gates: Gates, view: View, row: GateRow) -> None:
         value=None,
         step=1,
         key="minus_step",
-        bind="query-params",
+        bind=context.bind("minus_step"),
         placeholder="first" if key == THIS_RUN else "newest",
         help="The nearest recorded step is taken. Empty: the first step of this run, or the newest of another.",
     )

@@ -11,8 +11,8 @@ from analysis.figures.heatmap import Window, heatmap, heatmap_figure
 from analysis.figures.layer_profile import ProfileData, layer_profile_figure
 from analysis.figures.token_traces import TokenTraces, token_traces_figure
 from analysis.gate_stats import QUANTITIES, Quantity, batch_spread, layer_profile, not_finite, quantity
+from analysis.pages import context
 from analysis.pages.charts import show_figure
-from analysis.pages.context import plain
 from analysis.pages.gate_data import Gates, WholeRun, trace_of
 from analysis.runs import Run
 from analysis.tables import cells_table, profile_table, traces_table
@@ -43,26 +43,20 @@ class View(NamedTuple):
 def choose_view() -> View:
     """Quantity, colour scale and order of the tokens."""
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        name = st.segmented_control(
-            "Show", list(QUANTITIES), default="weight", required=True, key="show", bind="query-params", help=SHOW_HELP
-        )
-        scale = st.segmented_control(
+        name = context.choose("Show", list(QUANTITIES), "show", "weight", help=SHOW_HELP)
+        scale = context.choose(
             "Colours",
             ["linear", "log"],
-            default="linear",
-            required=True,
-            key="scale",
-            bind="query-params",
+            "scale",
+            "linear",
             help="linear: equal differences look equally far apart. log: equal ratios do, over at most three decades; "
             "what is smaller has the darkest colour.",
         )
-        order = st.segmented_control(
+        order = context.choose(
             "Tokens",
             ["in place", "heaviest first"],
-            default="in place",
-            required=True,
-            key="order",
-            bind="query-params",
+            "order",
+            "in place",
             help="heaviest first: within each layer by falling value at this step, so a column is no longer one "
             "token; pointing at a cell still names the token it is.",
         )
@@ -145,8 +139,8 @@ def show_traces(run: Run, gates: Gates, whole: WholeRun, view: View, step: int) 
     chosen = chosen_tokens(labels, gates.prefix_lengths)
     if chosen.refused:
         st.warning(
-            f"Not a virtual token of this run: {plain(', '.join(chosen.refused))}. Write layer.token, such as 1.1, "
-            "with numbers that the run has."
+            f"Not a virtual token of this run: {context.plain(', '.join(chosen.refused))}. Write layer.token, such as "
+            "1.1, with numbers that the run has."
         )
     try:
         rows = run.metrics()
@@ -206,9 +200,15 @@ def _choose_steps(gates: Gates) -> tuple[int, int]:
         return first, last
     with st.container(horizontal=True):
         start = st.number_input(
-            "From step", min_value=0, value=None, key="from", bind="query-params", placeholder=f"{first:,}", width=140
+            "From step",
+            min_value=0,
+            value=None,
+            key="from",
+            bind=context.bind("from"),
+            placeholder=f"{first:,}",
+            width=140,
         )
         stop = st.number_input(
-            "To step", min_value=0, value=None, key="to", bind="query-params", placeholder=f"{last:,}", width=140
+            "To step", min_value=0, value=None, key="to", bind=context.bind("to"), placeholder=f"{last:,}", width=140
         )
     return first if start is None else start, last if stop is None else stop

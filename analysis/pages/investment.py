@@ -60,25 +60,21 @@ def _choose_pool(runs: list[Run]) -> Pool:
 def _choose_axis(pool: Pool) -> tuple[Axis, str, bool]:
     left, middle, right = st.columns([4, 2, 2], vertical_alignment="bottom")
     with left:
-        name = st.segmented_control(
+        name = context.choose(
             "Cost",
             list(AXES),
-            default="parameters",
-            required=True,
-            key="cost",
-            bind="query-params",
+            "cost",
+            "parameters",
             help="parameters: what is trained and stored. virtual tokens: what attention sees beside the text, over "
             "all layers. KV cache: bytes that each sequence takes more in memory. training time: on the device that "
             "trained; other devices and loads do not compare.",
         )
     with middle:
-        split = st.segmented_control(
+        split = context.choose(
             "Metric on",
             ["validation", "test"],
-            default="validation",
-            required=True,
-            key="split",
-            bind="query-params",
+            "split",
+            "validation",
             help="validation also chose each run's checkpoint. test counts only runs that `apt_core evaluate` "
             "measured; it tells what a choice is worth once it is made. To choose by it would make it a second "
             "validation split.",

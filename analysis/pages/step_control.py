@@ -10,6 +10,7 @@ import time
 import numpy as np
 import streamlit as st
 
+from analysis.pages import context
 from analysis.steps import frames, moved, nearest, slider_range
 
 STEP, SLIDER, FOLLOW, PLAYING = "step", "step_slider", "follow", "playing"
@@ -42,7 +43,7 @@ def choose_step(run: str, steps: np.ndarray, planned: int, live: bool) -> int:
         value=None,
         step=1,
         key=STEP,
-        bind="query-params",
+        bind=context.bind(STEP),
         placeholder="newest",
         help="The nearest recorded step is shown. Empty: the newest.",
     )

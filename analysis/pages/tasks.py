@@ -131,25 +131,21 @@ def _profile(folder: str, stamp: str, _run: Run) -> np.ndarray | str:
 def _show_matrix(runs: list[Run], profiles: np.ndarray) -> None:
     left, right = st.columns(2)
     with left:
-        kind = st.segmented_control(
+        kind = context.choose(
             "Likeness",
             list(KINDS),
-            default="Spearman",
-            required=True,
-            key="likeness",
-            bind="query-params",
+            "likeness",
+            "Spearman",
             help="Spearman: whether the layers are in the same order of gate mass; with few layers it moves in coarse "
             "steps. cosine: whether the shares themselves are alike; shares are never negative, so it is near 1 even "
             "for profiles that have little in common. Neither is a probability.",
         )
     with right:
-        order_by = st.segmented_control(
+        order_by = context.choose(
             "Order",
             ["alike", "task"],
-            default="alike",
-            required=True,
-            key="order",
-            bind="query-params",
+            "order",
+            "alike",
             help="alike: as a hierarchical clustering (average linkage) puts them, with its tree. task: task by task.",
         )
     names, tasks = short_names(runs), [cell(run.info.task) or "no task named" for run in runs]

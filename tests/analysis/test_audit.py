@@ -121,7 +121,8 @@ def test_prefix_without_effect_is_said_first(log_of):
 
 def test_prefix_that_raises_the_loss_is_said(log_of):
     effects = layered_effects(0)
-    found = audit(simulate([-0.3 * layer for layer in effects], {"gate": effects}), log_of(effects))
+    known = dict.fromkeys(IMPORTANCES, effects)
+    found = audit(simulate([-0.3 * layer for layer in effects], known), log_of(effects))
     assert found.verdict == DO_NOT
     assert "the prefix raises the loss" in found.headline
 

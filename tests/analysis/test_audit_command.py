@@ -52,3 +52,19 @@ def test_audit_of_an_unmeasured_run_or_no_run_is_bad_input(tmp_path, record_run,
             run_typer(app)
         assert ending.value.code == 2
         assert words in capsys.readouterr().err
+
+
+def test_nothing_left_to_measure_and_runs_of_the_python_api_are_said_instead_of_a_command(tmp_path, record_run):
+    record_run(tmp_path / "a", lengths=(8,) * 6)
+    write_measures(tmp_path / "a", simulate(layered_effects(0), tokens=True))
+    printed = CliRunner().invoke(app, ["audit", str(tmp_path / "a")], catch_exceptions=False).output
+    assert "Everything was measured on all 100 examples: more evidence needs more examples." in printed
+    partly = simulate(layered_effects(0), tokens=True)
+    partly.examples_available = 500
+    write_measures(tmp_path / "a", partly)
+    printed = CliRunner().invoke(app, ["audit", str(tmp_path / "a")], catch_exceptions=False).output
+    assert f"measure {tmp_path / 'a'} --cost 10" in printed
+    record_run(tmp_path / "own", lengths=(8,) * 6, task="", training={})
+    write_measures(tmp_path / "own", partly)
+    printed = CliRunner().invoke(app, ["audit", str(tmp_path / "own")], catch_exceptions=False).output
+    assert printed.endswith("made through the Python API: measure it there, with apt_core.measure.measure.\n")

@@ -15,7 +15,8 @@ from analysis.audit import ADAPTER_FILE
 from analysis.budgets import allocate
 from apt_core.budget_file import chosen_lengths, read_budget
 from apt_core.command_line import run_typer
-from apt_core.measure_format import MEASURES_FILE, write_measures
+from apt_core.inference_format import INFERENCE_FILE
+from apt_core.measure_format import MEASURES_FILE, read_measures, write_measures
 from apt_core.run_format import ADAPTER_FOLDER
 from tests.analysis.simulated_measures import simulate
 
@@ -102,11 +103,11 @@ def test_text_says_method_weights_notes_and_verdict(call, run):
 def test_run_that_was_not_measured_says_so_and_names_the_command(call, run):
     (run / MEASURES_FILE).unlink()
     _, out, _ = call("run", "--total", "24")
-    assert "audit: not measured; python -m apt_core measure RUN does it." in out
+    assert "audit: not measured; 'python -m apt_core measure run' does it." in out
     printed = json.loads(call("run", "--total", "24", "--json")[1])
     assert (printed["evidence"], printed["importance_source"]) == (None, "from the recorded gates")
     code, _, err = call("run", "--total", "24", "--method", "greedy")
-    assert (code, "'python -m apt_core measure RUN' measures it" in err) == (2, True)
+    assert (code, "'python -m apt_core measure run' does it" in err) == (2, True)
 
 
 @pytest.mark.parametrize(
@@ -140,3 +141,39 @@ def test_damaged_measures_are_named(call, run):
     (run / MEASURES_FILE).write_text("{")
     code, _, err = call("run", "--total", "4")
     assert (code, "measures.json: damaged" in err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("method", "missing", "left_out"),
+    [
+        ("greedy", "the effect of layers", {"layers": [None] * 6, "tokens": None}),
+        ("pareto", "no deletion curve in an order of importance", {"curves": []}),
+    ],
+)
+def test_measures_without_what_a_method_needs_name_the_command_with_its_cost(call, run, method, missing, left_out):
+    write_measures(run, read_measures(run, [16] * 6).model_copy(update=left_out))
+    code, out, err = call("run", "--total", "24", "--method", method)
+    assert (code, out) == (2, "")
+    assert f"{method}: {missing} was" in err
+    assert "measured; 'python -m apt_core measure run --cost 0' does it." in err
+
+
+def test_damaged_latencies_stop_only_a_budget_of_milliseconds(call, run):
+    (run / INFERENCE_FILE).write_text("{")
+    for limit, amount in (("--total", "17"), ("--parameters", "20000")):  # 1,152 for each token
+        code, out, err = call("run", limit, amount, "--json")
+        assert (code, json.loads(out)["total"], err.count("\n")) == (0, 17, 1)
+        assert err.startswith("note: The measured latencies cannot be used: ")
+        assert "inference.json: damaged" in err
+    code, _, err = call("run", "--milliseconds", "3")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "milliseconds: not known for this run: The measured latencies cannot be used" in err
+
+
+def test_run_of_the_python_api_is_not_told_to_use_commands_that_refuse_it(call, record_run, tmp_path):
+    record_run(tmp_path / "own", steps=3, task="", training={})
+    code, out, _ = call("own", "--total", "24")
+    assert code == 0
+    assert "retrain it there with these lengths" in out
+    assert "measure it there" in out
+    assert "python -m apt_core" not in out

@@ -135,7 +135,7 @@ def test_importances_come_from_measures_and_gate_from_the_log_without_them():
     measures = simulate([np.array([0.5, 0.1]), np.array([0.3])], {"norm": [np.array([1.0, 2.0]), np.array([3.0])]})
     np.testing.assert_array_equal(weigh("norm", log, measures).weights, [[1, 2], [3, np.nan]])
     assert weigh("gate", log, measures).source == "measured on validation data"
-    with pytest.raises(AptValueError, match=r"attention was not measured. 'python -m apt_core measure RUN'"):
+    with pytest.raises(AptValueError, match=r"attention was not measured. 'python -m apt_core measure RUN' does it"):
         weigh("attention", log, None)
     with pytest.raises(AptValueError, match="importance: got 'magic'; accepted: gate, norm, attention, effect"):
         weigh("magic", log, measures)

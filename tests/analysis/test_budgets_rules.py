@@ -153,6 +153,22 @@ def test_rules_that_cannot_be_kept_are_refused_in_words(rules, message):
         allocate(np.ones((3, 4)), 12, rules=rules)
 
 
+@pytest.mark.parametrize(
+    ("method", "total", "rules", "message"),
+    [
+        ("share", 4000, Rules(), "0 to 3072 for 3 layers. (a layer gets at most 1,024 virtual tokens.)"),
+        ("share", 4000, Rules(max_per_layer=9), "0 to 27 for 3 layers. (--max-per-layer bounds it.)"),
+        ("topk", 13, Rules(), "0 to 12 for 3 layers. (single tokens are chosen among those the run has.)"),
+        ("topk", 13, Rules(max_per_layer=2), "0 to 6 for 3 layers. (--max-per-layer bounds it.)"),
+        ("share", 2, Rules(1), "3 to 3072 for 3 layers. (--min-per-layer bounds it.)"),
+    ],
+)
+def test_total_out_of_range_says_what_bounds_it(method, total, rules, message):
+    with pytest.raises(AptValueError) as refused:
+        allocate(np.ones((3, 4)), total, method, rules=rules)
+    assert str(refused.value) == f"total: got {total}; accepted: {message}"
+
+
 def test_locks_and_bounds_are_read_from_text():
     assert parse_locks("3=8, 5=0") == {2: 8, 4: 0}
     assert parse_per_layer("min-per-layer", "2") == 2

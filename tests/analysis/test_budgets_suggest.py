@@ -97,6 +97,36 @@ def test_importance_decides_the_order():
         assert found.budget == allocate(np.array(others[name]), 10, "topk")
 
 
+@pytest.mark.parametrize(
+    ("method", "weights", "note"),
+    [
+        ("topk", np.ones((2, 4)), "All virtual tokens weigh the same: this order is only their place."),
+        ("threshold", np.zeros((2, 4)), "All virtual tokens weigh the same: this order is only their place."),
+        ("share", np.zeros((2, 4)), "No layer has gate mass: the tokens are shared out evenly."),
+    ],
+)
+def test_weights_that_decide_nothing_are_said(method, weights, note):
+    assert suggest(Ask("total", 4, method), Evidence(weights, None, None)).notes == [note]
+    known = weights + np.arange(8).reshape(2, 4)
+    assert suggest(Ask("total", 4, method), Evidence(known, None, None)).notes == []
+    locked = suggest(Ask("total", 4, method, rules=Rules(locks={1: 2})), Evidence(known, None, None))
+    assert locked.notes == []
+
+
+def test_layers_that_were_not_measured_have_no_effect_of_zero(evidence):
+    for layers in ([None] * LAYERS, [None, *evidence.measures.layers[1:]]):
+        partly = evidence.measures.model_copy(update={"tokens": None, "layers": layers})
+        with pytest.raises(AptValueError, match=r"^greedy: the effect of layers was not measured; 'python -m apt_core"):
+            suggest(Ask("total", 12, "greedy"), evidence._replace(measures=partly))
+
+
+@pytest.mark.filterwarnings("error")
+def test_absurd_times_stay_finite():
+    inference = Inference(prefix_lengths=[8] * 6, token_milliseconds=[1e308] * 6, layer_milliseconds=-1e308)
+    found = costs(inference)
+    assert np.isfinite([found.cost("milliseconds", [1024] * 6), found.unevenness("milliseconds")]).all()
+
+
 def test_greedy_weighs_effect_against_cost():
     effects = [np.full(8, 0.03), np.full(8, 0.02)]
     known = Evidence(np.ones((2, 8)), simulate(effects, tokens=True, noise=0), costs(heads=(2, 1)))
@@ -107,7 +137,8 @@ def test_greedy_weighs_effect_against_cost():
 
 def test_greedy_says_how_many_tokens_were_not_measured_to_help():
     effects = [np.array([0.1, -0.1]), np.array([0.2, -0.2])]
-    known = Evidence(np.ones((2, 2)), simulate(effects, tokens=True, noise=0), None)
+    sizes = {name: [np.abs(layer) for layer in effects] for name in IMPORTANCES}
+    known = Evidence(np.ones((2, 2)), simulate(effects, sizes, tokens=True, noise=0), None)
     assert suggest(Ask("total", 2, "greedy"), known).notes == []
     assert suggest(Ask("total", 3, "greedy"), known).notes == [
         "1 of the 3 virtual tokens were not measured to lower the loss at all."
@@ -149,7 +180,7 @@ def test_the_cost_of_the_largest_total_is_said(evidence):
 @pytest.mark.parametrize(
     ("ask", "message"),
     [
-        (Ask("total", 4, "greedy"), "greedy rests on measured effects. 'python -m apt_core measure RUN'"),
+        (Ask("total", 4, "greedy"), "greedy rests on measured effects. 'python -m apt_core measure RUN' does it"),
         (Ask("total", 4, "pareto"), "pareto rests on deletion curves. 'python -m apt_core measure RUN'"),
         (Ask("tolerance", Tolerance(1, True)), "pareto rests on deletion curves"),
         (Ask("total", 4, "share", "norm"), "importance: norm was not measured"),
