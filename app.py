@@ -3,30 +3,42 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Callable
+from importlib import import_module
 
 import streamlit as st
 
-from analysis.pages import budget, compare, context, errors, evidence, gates, investment, pilot, runs, tasks
+from analysis.pages import context
+
+
+def page(name: str) -> Callable[[], None]:
+    """What draws a page; its file, with the libraries it needs, is loaded when it is first looked at."""
+
+    def show() -> None:
+        import_module(f"analysis.pages.{name}").show()
+
+    return show
+
 
 st.set_page_config(page_title="APT gate studio", page_icon=":material/tune:", layout="wide")
 sections = {
     "Look": {
-        "runs": st.Page(runs.show, title="Runs", icon=":material/list:", url_path="runs", default=True),
-        "gates": st.Page(gates.show, title="Gates", icon=":material/grid_on:", url_path="gates"),
-        "compare": st.Page(compare.show, title="Compare", icon=":material/balance:", url_path="compare"),
-        "errors": st.Page(errors.show, title="Errors", icon=":material/rule:", url_path="errors"),
-        "tasks": st.Page(tasks.show, title="Tasks", icon=":material/hub:", url_path="tasks"),
+        "runs": st.Page(page("runs"), title="Runs", icon=":material/list:", url_path="runs", default=True),
+        "gates": st.Page(page("gates"), title="Gates", icon=":material/grid_on:", url_path="gates"),
+        "compare": st.Page(page("compare"), title="Compare", icon=":material/balance:", url_path="compare"),
+        "errors": st.Page(page("errors"), title="Errors", icon=":material/rule:", url_path="errors"),
+        "tasks": st.Page(page("tasks"), title="Tasks", icon=":material/hub:", url_path="tasks"),
     },
     "Decide": {
-        "evidence": st.Page(evidence.show, title="Evidence", icon=":material/fact_check:", url_path="evidence"),
-        "budget": st.Page(budget.show, title="Budget", icon=":material/content_cut:", url_path="budget"),
+        "evidence": st.Page(page("evidence"), title="Evidence", icon=":material/fact_check:", url_path="evidence"),
+        "budget": st.Page(page("budget"), title="Budget", icon=":material/content_cut:", url_path="budget"),
         "investment": st.Page(
-            investment.show, title="Investment", icon=":material/trending_up:", url_path="investment"
+            page("investment"), title="Investment", icon=":material/trending_up:", url_path="investment"
         ),
-        "pilot": st.Page(pilot.show, title="Pilot", icon=":material/route:", url_path="pilot"),
+        "pilot": st.Page(page("pilot"), title="Pilot", icon=":material/route:", url_path="pilot"),
     },
 }
-st.session_state["pages"] = {name: page for section in sections.values() for name, page in section.items()}
+st.session_state["pages"] = {name: each for section in sections.values() for name, each in section.items()}
 context.choose_roots()
 st.navigation({name: list(section.values()) for name, section in sections.items()}).run()
 
