@@ -71,18 +71,13 @@ def lacking(error: np.ndarray) -> str | None:
     return f"There are {had} examples; a comparison needs at least {MIN_GROUP} right and {MIN_GROUP} wrong ones."
 
 
-def error_difference(gates: np.ndarray, error: np.ndarray) -> LayerTests:
-    """Mean gate of wrong examples minus that of right ones, per layer: Welch's interval and test, Cohen's d.
+def outcome_differences(gates: np.ndarray, outcomes: Mapping[str, np.ndarray]) -> GroupTests:
+    """For each outcome the mean gate where it is 1 minus that where it is 0, per layer: Welch's test, Cohen's d.
 
     Args:
         gates: [N, L].
-        error: [N] 1 wrong, 0 right; others are left out.
+        outcomes: name -> [N] 1 or 0; others are left out.
     """
-    return outcome_differences(gates, {"wrong": error}).tests.of(0)
-
-
-def outcome_differences(gates: np.ndarray, outcomes: Mapping[str, np.ndarray]) -> GroupTests:
-    """For each outcome [N] the mean gate where it is 1 minus that where it is 0; NaN is left out. See Welch (1947)."""
     varies = varying(gates)
     counts = np.array([[(each == 1).sum(), (each == 0).sum()] for each in outcomes.values()]).reshape(-1, 2)
     shape = (len(outcomes), gates.shape[1])

@@ -11,11 +11,11 @@ from scipy import stats
 
 from analysis.errors import (
     MIN_GROUP,
+    LayerTests,
     adjusted,
     against_mean,
     correlation,
     differing,
-    error_difference,
     group_differences,
     lacking,
     outcome_differences,
@@ -30,6 +30,11 @@ def gates_of(seed: int, examples: int = 120, layers: int = 5) -> np.ndarray:
 
 def wrongs(seed: int, examples: int = 120, share: float = 0.4) -> np.ndarray:
     return (np.random.default_rng(seed).random(examples) < share).astype(float)
+
+
+def error_difference(gates: np.ndarray, error: np.ndarray) -> LayerTests:
+    """Wrong examples minus right ones."""
+    return outcome_differences(gates, {"wrong": error}).tests.of(0)
 
 
 def test_error_difference_equals_scipys_welch_test():
