@@ -12,10 +12,14 @@ MARKER = "APT_JOB_ID"
 
 
 def is_alive(pid: int, started: float) -> bool:
-    """Whether the process with this pid is the one that started at ``started`` (seconds since the epoch)."""
+    """Whether the process with this pid is the one that started at ``started`` (seconds since the epoch).
+
+    One whose first thread has ended is alive while another one goes on: until the last has ended, it holds its locks.
+    """
     try:
         process = psutil.Process(pid)
-        return process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - started) < 2
+        ended = process.status() == psutil.STATUS_ZOMBIE and process.num_threads() <= 1
+        return not ended and abs(process.create_time() - started) < 2
     except (psutil.Error, ValueError, OverflowError):
         return False
 
