@@ -29,7 +29,7 @@ def gates(**query: str | list[str]) -> AppTest:
     app = AppTest.from_string("from analysis.pages import gates\ngates.show()", default_timeout=TIMEOUT)
     for key, value in query.items():
         app.query_params[key] = value
-    return rerun(app)
+    return rerun(rerun(app))  # a browser asks again for the figures that come later
 
 
 def rerun(changed) -> AppTest:
@@ -64,6 +64,15 @@ def test_slider_reaches_every_recorded_step_and_moves_all_panels(folder, record_
     assert widget(app.number_input, "step").value == 17
     rerun(widget(app.slider, "step_slider").set_value(40))
     assert widget(app.number_input, "step").value is None  # the newest, so that a link stays short
+
+
+def test_first_page_of_a_session_is_sent_the_heatmap_before_all_other_figures(folder, record_run):
+    record_run(folder / "a", steps=20)
+    app = AppTest.from_string("from analysis.pages import gates\ngates.show()", default_timeout=TIMEOUT)
+    assert list(figures(rerun(app))) == ["Weight at step 20"]
+    assert {"Layers at step 20", "Over training"} < set(figures(rerun(app)))
+    rerun(widget(app.slider, "step_slider").set_value(7))
+    assert {"Weight at step 7", "Layers at step 7", "Over training"} < set(figures(app))
 
 
 def test_go_to_step_takes_the_nearest_recorded_one_and_says_so(folder, record_run):

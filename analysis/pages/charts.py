@@ -11,6 +11,9 @@ import streamlit as st
 from analysis.figures.theme import Figure, image_config
 
 IMAGE_FORMAT = "image_format"
+LATER = "later_figures"
+"""session state: "asked" while the browser draws the first figure of its first page, "sent" from then on"""
+MOMENT_SECONDS = 0.05
 
 
 def choose_image_format() -> None:
@@ -28,7 +31,25 @@ def choose_image_format() -> None:
         )
 
 
-def show_figure(figure: Figure, key: str, name: str, numbers: Callable[[], pd.DataFrame], about: str = "") -> None:
+def send_later_figures() -> None:
+    """At the end of a page with ``later`` figures: once the browser has come so far, the page is sent with them, too.
+
+    A browser shows nothing of several figures before it has drawn all; so a person sees the first one much sooner.
+    """
+    if st.session_state.get(LATER) != "sent":
+        st.fragment(_send_later_figures, run_every=MOMENT_SECONDS)()
+
+
+def _send_later_figures() -> None:
+    if st.session_state.get(LATER) == "asked":
+        st.session_state[LATER] = "sent"
+        st.rerun()
+    st.session_state[LATER] = "asked"
+
+
+def show_figure(
+    figure: Figure, key: str, name: str, numbers: Callable[[], pd.DataFrame], about: str = "", later: bool = False
+) -> None:
     """A figure, words about it, and its downloads.
 
     Args:
@@ -37,8 +58,12 @@ def show_figure(figure: Figure, key: str, name: str, numbers: Callable[[], pd.Da
         name: of the files, without ending.
         numbers: makes the table of what is drawn; called when it is downloaded.
         about: below the figure.
+        later: whether it leaves the browser time for what is above it; see ``send_later_figures``.
     """
-    draw(figure, key, name)
+    if later and st.session_state.get(LATER) != "sent":
+        st.container(height=figure.layout.height, border=False)
+    else:
+        draw(figure, key, name)
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
         st.caption(about or "The camera at the top right of the figure saves it as a picture.")
         show_downloads(key, name, numbers)

@@ -118,6 +118,7 @@ def show_profile(run: Run, view: View, row: GateRow) -> None:
         lambda: profile_table(row.step, profile),
         "SD: standard deviation. Over virtual tokens: how unlike a layer's tokens are. Over the batch: how unlike one "
         "token's gate is from example to example, averaged over the layer; it says nothing about other data.",
+        later=True,
     )
 
 
@@ -191,6 +192,7 @@ def show_traces(run: Run, gates: Gates, whole: WholeRun, view: View, step: int) 
         f"{run.name}-{view.name}-traces",
         lambda: traces_table(gates.steps, series, names),
         about,
+        later=True,
     )
 
 

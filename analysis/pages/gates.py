@@ -6,7 +6,7 @@ import streamlit as st
 
 from analysis.figures.training_curve import training_curve, training_curve_figure
 from analysis.pages import context, gate_changes, gate_panels
-from analysis.pages.charts import choose_image_format, show_figure
+from analysis.pages.charts import choose_image_format, send_later_figures, show_figure
 from analysis.pages.gate_data import Gates, WholeRun, open_gates, row_at, state_of, whole_run
 from analysis.pages.step_control import choose_step, frame_interval
 from analysis.runs import Run
@@ -42,6 +42,7 @@ def show() -> None:
         with made:
             st.code(run.info.command or "made through the Python API", language="bash")
             st.json(run.info.model_dump(exclude={"command"}), expanded=False)
+    send_later_figures()
 
 
 def _watch(run: Run, drawn: str) -> None:
@@ -137,4 +138,5 @@ def _training(run: Run) -> None:
         "training",
         f"{run.name}-training",
         lambda: metrics_table(rows),
+        later=True,
     )
