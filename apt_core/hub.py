@@ -22,10 +22,10 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import validate_repo_id
 
 from apt_core.errors import AptError, AptFileNotFoundError, AptValueError, bad_value
+from apt_core.model_name import is_hub_name
 
 LOG_IN = "Run 'hf auth login' or set HF_TOKEN."
 _REPO_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
-_MODEL_NAME = re.compile(r"\w[\w.-]*(/[\w.-]+)?")
 
 
 def is_repo_id(name: str | Path) -> bool:
@@ -35,7 +35,7 @@ def is_repo_id(name: str | Path) -> bool:
 
 def is_hub_model(name: str) -> bool:
     """Whether the name of a backbone is one on the Hub, old ones such as ``gpt2`` included, and no local path."""
-    return _MODEL_NAME.fullmatch(name) is not None and not Path(name).exists()
+    return is_hub_name(name) and not Path(name).exists()
 
 
 def check_repo_id(repo_id: str) -> None:

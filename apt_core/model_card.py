@@ -17,6 +17,7 @@ from apt_core.gate_profile import GateProfile, gate_profile
 from apt_core.hub import is_hub_model
 from apt_core.markdown import code_block, last_name, one_line, plain, public_command, table
 from apt_core.run_format import RunInfo, read_run_info
+from apt_core.secrets import redact
 
 if TYPE_CHECKING:
     from apt_core.model import AptModel
@@ -81,7 +82,7 @@ def model_card(model: AptModel, run: Path | None = None, repo_id: str | None = N
         code_block(_CITATION, "bibtex"),
     ]
     content = f"---\n{_metadata(model, info, repo_id).to_yaml()}\n---\n\n" + "\n\n".join(sections) + "\n"
-    return ModelCard(content)
+    return ModelCard(redact(content))
 
 
 def pipeline_tag(model: AptModel) -> str | None:

@@ -24,6 +24,7 @@ from apt_core.run_format import (
     utc_now,
     write_predictions,
 )
+from apt_core.secrets import redact
 
 
 class RunWriter:
@@ -101,8 +102,8 @@ class RunWriter:
         self._close(status="finished", **fields)
 
     def fail(self, error: str) -> None:
-        """Writes everything that waits and marks the run failed, with one line saying why."""
-        self._close(status="failed", error=error)
+        """Writes everything that waits and marks the run failed, with one line saying why, without secrets in it."""
+        self._close(status="failed", error=redact(error))
 
     def interrupt(self) -> None:
         """Writes everything that waits and marks the run interrupted: it can be resumed."""

@@ -55,6 +55,16 @@ HOSTILE = [
     *(("gates", f"{key}=2&{key}=1e999") for key in ("step", "layers", "columns")),
 ]
 
+PATHS = ("../secret", "/etc/passwd", "runs/../secret", "-rf", "runs/measured%00", "runs/measured%0A", "$(touch trace)")
+WITH_PATHS = [
+    *(("gates", f"run={path}") for path in PATHS),
+    *((page, "run=../secret") for page in ("budget", "errors", "evidence", "compare")),
+    ("compare", "run=runs/measured&compared=../secret&compared=/etc/passwd"),
+    ("gates", "run=runs/wide&difference=true&minus=../secret"),
+    *(("pilot", f"pilot={path}") for path in PATHS),
+    ("errors", "run=sample_runs/copa-apt&texts=true&data_folder=../secret&example=../secret"),
+]
+
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory, record_run) -> Path:
@@ -65,6 +75,7 @@ def root(tmp_path_factory, record_run) -> Path:
     write_inference(measured, make_inference(LENGTHS))
     record_run(root / "wide", steps=600, lengths=(65,) + (1,) * 24)
     create_pilot(root, "pilot", PILOT)
+    record_run(root.parent / "secret", steps=5)
     return root
 
 
@@ -86,6 +97,20 @@ def test_no_address_stops_a_page(page, address):
     app = opened(page, address)
     app.run()
     assert not app.exception, [element.value for element in app.exception]
+
+
+@pytest.mark.parametrize(("page", "address"), WITH_PATHS, ids=[f"{page}?{address}" for page, address in WITH_PATHS])
+def test_no_address_leads_out_of_the_folders_of_runs(page, address, root):
+    before = sorted(root.parent.rglob("*"))
+    app = AppTest.from_string(f"from analysis.pages import {page}\n{page}.show()", default_timeout=60)
+    app.query_params.update(parse_qs(address, keep_blank_values=True))
+    app.run()
+    assert not app.exception, [element.value for element in app.exception]
+    boxes = [*app.selectbox, *app.multiselect]
+    assert not [option for box in boxes for option in box.options if "secret" in option or "passwd" in option]
+    assert "secret" not in str([box.value for box in boxes])
+    assert "secret" not in str(app.query_params.get("run"))
+    assert sorted(root.parent.rglob("*")) == before
 
 
 def test_what_no_control_can_take_leaves_the_address_and_the_controls_are_bound_again():

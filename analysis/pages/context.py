@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from math import isinf
@@ -13,24 +11,37 @@ from typing import Literal
 import streamlit as st
 from streamlit.errors import StreamlitAPIException
 
+from analysis.pages import access
 from analysis.runs import Found, Run, find_runs
+from apt_core.errors import AptValueError
 from apt_core.jobs import LocalJobs
 from apt_core.jobs.commands import JOBS_FOLDER
-
-DEFAULT_ROOTS = ("runs", "sample_runs")
 
 
 def roots() -> list[Path]:
     """Folders of runs, as given by ``streamlit run app.py -- --runs DIR``; new runs go to the first."""
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--runs", action="append")
-    known, _ = parser.parse_known_args(sys.argv[1:])
-    return [Path(root) for root in known.runs or DEFAULT_ROOTS]
+    return [Path(root) for root in access.flags().runs]
 
 
 def may_edit() -> bool:
-    """Whether runs may be changed and trainings started: not after ``streamlit run app.py -- --read-only``."""
-    return "--read-only" not in sys.argv[1:]
+    """Whether this session may change runs and start trainings, see ``analysis.access``; asked before a button."""
+    return access.access().may_edit
+
+
+def check_may_edit() -> None:
+    """The same, asked by an action at the moment that it acts.
+
+    Raises:
+        AptValueError: with the reason.
+    """
+    now = access.access()
+    if not now.may_edit:
+        raise AptValueError(now.reason)
+
+
+def allowed_data() -> list[Path] | None:
+    """Folders in which data may be named on a page (``-- --data DIR``); None: anywhere, while only this machine can."""
+    return [Path(folder) for folder in access.flags().data] if access.access().shared else None
 
 
 def chosen_roots() -> list[Path]:

@@ -16,6 +16,7 @@ from analysis.examples import Examples
 from analysis.figures.example_profile import example_profile, example_profile_figure
 from analysis.figures.gate_difference import GateDifference, gate_difference_figure
 from analysis.figures.heatmap import Heatmap, heatmap_figure
+from analysis.inputs import data_place
 from analysis.pages import context
 from analysis.pages.charts import show_downloads, show_figure
 from analysis.pages.error_data import Predicted, texts_of, token_gates_of
@@ -117,7 +118,7 @@ def _texts(run: Run) -> dict[str, Example]:
         if run.info.data_dir or run.info.data:
             folder = _data_folder()
     try:
-        source = source_of(run.info, folder)
+        source = source_of(run.info, str(data_place(folder, context.allowed_data())) if folder else "")
         st.caption(context.plain(f"From {place_of(source) or 'the task built in'}{_far(needs_network(source))}."))
         found = texts_of(run, source)
     except (AptError, OSError) as problem:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from analysis.pages import context, pilot_form, pilot_result, pilot_steps
+from analysis.pages import access, context, pilot_form, pilot_result, pilot_steps
 from analysis.pages.charts import choose_image_format
 from analysis.pilot import STEPS, Pilot, current_step, look
 from analysis.pilot_files import PILOTS_FOLDER, delete_pilot, find_pilots, undo_delete
@@ -68,7 +68,7 @@ def _choose(names: list[str]) -> str | None:
 
 def _show_new(root: Path, others: bool) -> None:
     if not context.may_edit():
-        st.info("There is no pilot in this folder of runs, and this dashboard is read-only: it starts none.")
+        st.info(f"There is no pilot in this folder of runs. {context.plain(access.access().reason)}")
         return
     created = pilot_form.show(root)
     if created is not None:
@@ -131,12 +131,13 @@ def _show_undo(root: Path) -> None:
     if problem:
         st.error(problem)
     trashed = st.session_state.get(DELETED)
-    if trashed is None or not trashed.exists():
+    if trashed is None or not trashed.exists() or not context.may_edit():
         return
     with st.container(horizontal=True, vertical_alignment="center", border=True):
         st.markdown(f"Deleted pilot {context.plain(trashed.stem)}. Its runs are still there.", width="content")
         if st.button("Undo", key="undo pilot", icon=":material/undo:"):
             try:
+                context.check_may_edit()
                 st.session_state[CREATED] = undo_delete(root, trashed)
                 st.session_state.pop(DELETED)
             except (AptError, OSError) as problem:
@@ -157,6 +158,7 @@ def _confirm_delete(root: Path, name: str) -> None:
     with st.container(horizontal=True):
         if st.button("Delete", key="confirm delete pilot", type="primary", icon=":material/delete:"):
             try:
+                context.check_may_edit()
                 st.session_state[DELETED] = delete_pilot(root, name)
             except (AptError, OSError) as problem:
                 st.session_state[FAILED] = context.plain(shown(problem))

@@ -7,10 +7,11 @@ from typing import Any
 
 import streamlit as st
 
+from analysis.inputs import data_place, model_name
 from analysis.pages import context
 from analysis.pilot import DEFAULT_TOLERANCE, MAX_QUESTION, MAX_SEEDS, Pilot, trainings
 from analysis.pilot_costs import check_data
-from analysis.pilot_files import MAX_PILOT_NAME, create_pilot, pilot_path
+from analysis.pilot_files import MAX_PILOT_NAME, check_pilot_name, create_pilot, pilot_path
 from analysis.runs import shown
 from apt_core.config import MAX_TOKENS_PER_LAYER, TrainSettings
 from apt_core.errors import AptError, bad_value
@@ -43,7 +44,7 @@ def show(root: Path) -> str | None:
         help="Of the pilot; the folders of its runs begin with it.",
     )
     st.caption(context.plain(TASKS[task].description))
-    data = _data(task)
+    place, columns = _data(task)
     settings = _settings(task)
     seeds = settings["seeds"]
     st.markdown(
@@ -54,32 +55,31 @@ def show(root: Path) -> str | None:
         return None
     try:
         with st.spinner("Reading the data"):
-            return _make(root, name, {"question": question.strip(), "task": task, "data": data, **settings})
+            return _make(root, name, place, {"question": question.strip(), "task": task, "data": columns, **settings})
     except (AptError, OSError) as problem:
         st.error(context.plain(shown(problem)))
         return None
 
 
-def _data(task: str) -> dict[str, Any]:
+def _data(task: str) -> tuple[str, dict[str, str]]:
+    """Where the data is, as typed, and the columns that were named."""
     entry = TASKS[task]
     if not entry.needs_data:
-        return {}
+        return "", {}
     place = st.text_input(
         "Data folder or training file",
         help=f"On the machine where this dashboard runs. A folder that holds the folder {task}, or its files; for your "
         "own data also one training file, of which a part is set aside for validation.",
     ).strip()
-    data: dict[str, Any] = {}
-    if place:
-        data["train_file" if Path(place).expanduser().is_file() else "data_dir"] = str(Path(place).expanduser())
+    named: dict[str, str] = {}
     columns = [column for column in COLUMNS if column in entry.columns]
     if columns:
         cells = st.columns(len(columns))
         for cell, column in zip(cells, columns, strict=True):
             words = column.replace("_", " ")
             typed = cell.text_input(words.capitalize(), placeholder="default", help="Name of the column in your files.")
-            data |= {column: typed.strip()} if typed.strip() else {}
-    return data
+            named |= {column: typed.strip()} if typed.strip() else {}
+    return place, named
 
 
 def _settings(task: str) -> dict[str, Any]:
@@ -140,7 +140,7 @@ def _settings(task: str) -> dict[str, Any]:
         "shots": int(shots) if few else None,
         "epochs": int(epochs),
         "seeds": tuple(range(1, int(count) + 1)),
-        "model": model.strip(),
+        "model": model,
         "num_virtual_tokens": int(length),
         "max_length": int(max_length) if max_length != usual.max_length else None,
         "tolerance": float(tolerance),
@@ -148,8 +148,15 @@ def _settings(task: str) -> dict[str, Any]:
     }
 
 
-def _make(root: Path, name: str, fields: dict[str, Any]) -> str:
-    """Checks the data as a training would read it, then keeps the pilot; returns its name."""
+def _make(root: Path, name: str, place: str, fields: dict[str, Any]) -> str:
+    """Checks what was typed, and the data as a training would read it, then keeps the pilot; returns its name."""
+    context.check_may_edit()
+    check_pilot_name(name)
+    allowed = context.allowed_data()
+    if place:
+        found = data_place(place, allowed, "data")
+        fields["data"] = {"train_file" if found.is_file() else "data_dir": str(found), **fields["data"]}
+    fields["model"] = model_name(fields["model"], allowed)
     pilot = Pilot(created_at=utc_now(), **fields)
     taken = [each.name for each in trainings(name, pilot) if (root / each.name).exists()]
     if taken:

@@ -104,6 +104,7 @@ def _test(place: Place, decision: PilotDecision) -> None:
         st.error(f"Measuring the test split has ended for {len(failed)} runs: {', '.join(sorted(set(failed)))}.")
     if context.may_edit() and st.button("Measure the test split once", icon=":material/lock_open:"):
         try:
+            context.check_may_edit()
             for run in left:
                 place.jobs.submit(["evaluate", str(run.folder), "--split", "test"], run.folder)
         except (AptError, OSError) as problem:

@@ -120,8 +120,9 @@ def _close_dialog() -> None:
 
 
 def _attempt(action: Any, *arguments: Any, **fields: Any) -> Any:
-    """Does it; None, with the reason kept for the next look at the page, if that fails."""
+    """Does it; None, with the reason kept for the next look at the page, if that fails or may not be done."""
     try:
+        context.check_may_edit()
         return action(context.roots(), *arguments, **fields)
     except (AptError, OSError) as problem:
         st.session_state[FAILED] = context.plain(shown(problem))
@@ -160,6 +161,7 @@ def _edit(entry: Entry) -> None:
     if not save:
         return
     try:
+        context.check_may_edit()
         if (tuple(tags), text) != (notes.tags, notes.notes):
             save_notes(context.roots(), run.folder, tags=[tag.strip() for tag in tags], notes=text)
         if name != run.name:
@@ -196,8 +198,9 @@ def _confirm_empty() -> None:
     with st.container(horizontal=True):
         if st.button("Remove for good", key="confirm", type="primary", icon=":material/delete_forever:"):
             try:
+                context.check_may_edit()
                 empty_trash(context.chosen_roots())
-            except OSError as problem:
+            except (AptError, OSError) as problem:
                 st.session_state[FAILED] = context.plain(shown(problem))
             _close_dialog()
             st.rerun()

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, get_args
@@ -21,6 +21,7 @@ from typing import Any, get_args
 from apt_core.errors import AptError
 from apt_core.files import read_bounded, write_atomic
 from apt_core.jobs.interface import Job, JobState
+from apt_core.secrets import redact
 
 JOB_FILE = "job.json"
 ALIVE_FILE = "alive"
@@ -59,8 +60,9 @@ def number_of(job_id: str) -> int:
 
 
 def write_job(folder: Path, job: Job) -> None:
-    """Writes ``job.json``; from then on the job is seen by others."""
-    write_atomic(folder / JOB_FILE, json.dumps(asdict(job)).encode())
+    """Writes ``job.json``, without secrets of the environment; from then on the job is seen by others."""
+    kept = replace(job, arguments=[redact(word) for word in job.arguments])
+    write_atomic(folder / JOB_FILE, json.dumps(asdict(kept)).encode())
 
 
 def read_job(folder: Path) -> Job | None:

@@ -1,4 +1,4 @@
-"""What a job printed: the end of it, or all of it while it grows."""
+"""What a job printed, without secrets: the end of it, or all of it while it grows."""
 
 from __future__ import annotations
 
@@ -7,8 +7,12 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from apt_core.secrets import redact
+
 _TAIL_BYTES = 256 * 1024
 _PART_BYTES = 64 * 1024
+_LONGEST_LINE = 2**20
+"""characters; of a longer one, parts are handed on before it ends"""
 _LOOK_SECONDS = 0.3
 
 
@@ -17,20 +21,33 @@ def tail(path: Path, last_lines: int) -> str:
     if not path.is_file():
         return ""
     with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
+        before = file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
         text = file.read().decode("utf-8", "replace")
-    lines = [line.rstrip("\r").rpartition("\r")[2] for line in text.strip("\n").split("\n")]
+    if before:  # half a line may be half a secret, which nothing would recognise
+        text = text.partition("\n")[2] or text
+    lines = [line.rstrip("\r").rpartition("\r")[2] for line in redact(text).strip("\n").split("\n")]
     return "\n".join(lines[-last_lines:])
 
 
 def follow(path: Path, has_ended: Callable[[], bool]) -> Iterator[str]:
-    """What is in a log from its beginning, and what comes, until the job that writes it has ended."""
+    """What is in a log from its beginning, and what comes, line by line, until the job that writes it has ended."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    waiting = ""
     with path.open("rb") as file:
         while True:
             ended = has_ended()  # before reading: what it printed last is then there
             while part := file.read(_PART_BYTES):
-                yield decoder.decode(part)
+                whole, waiting = _whole_lines(waiting + decoder.decode(part))
+                if whole:
+                    yield redact(whole)
             if ended:
+                if waiting:
+                    yield redact(waiting)
                 return
             time.sleep(_LOOK_SECONDS)
+
+
+def _whole_lines(text: str) -> tuple[str, str]:
+    """Whole lines, or states of a progress bar, and what is not whole yet."""
+    end = len(text) if len(text) > _LONGEST_LINE else max(text.rfind("\n"), text.rfind("\r")) + 1
+    return text[:end], text[end:]
