@@ -16,10 +16,12 @@ from apt_core.command_line import command_line, run_typer, say
 from apt_core.commands.adapters import export_command, import_command, push_command
 from apt_core.commands.bench_inference import bench_inference_command
 from apt_core.commands.measure import measure_command
+from apt_core.commands.sweep import sweep_command
 from apt_core.commands.transfer import transfer_command
-from apt_core.config import AptConfig, TrainSettings
+from apt_core.config import AptConfig, TrainSettings, canonical_name
 from apt_core.errors import bad_value
 from apt_core.jobs.commands import jobs_app
+from apt_core.model_name import check_model_name
 from apt_core.resume import resumed_job
 from apt_core.run_format import RunInfo, next_run_folder
 from apt_core.tasks import TASKS, infer_task
@@ -35,6 +37,7 @@ app.add_typer(jobs_app, name="jobs")
 app.command("measure")(measure_command)
 app.command("bench-inference")(bench_inference_command)
 app.command("transfer")(transfer_command)
+app.command("sweep")(sweep_command)
 app.command("export")(export_command)
 app.command("import")(import_command)
 app.command("push")(push_command)
@@ -113,6 +116,7 @@ def train_command(
     resume: Annotated[
         bool, typer.Option("--resume", help="go on with the interrupted run in --out, with its own settings")
     ] = False,
+    memory_check: options.MemoryCheck = True,
     measure: options.Measure = True,
     as_json: options.AsJson = False,
     debug: options.Debug = False,
@@ -132,6 +136,7 @@ def train_command(
     if task not in TASKS:
         hint = "" if task else "Add --task for the data that was named."
         raise bad_value("task", task, ", ".join(TASKS), hint)
+    check_model_name(canonical_name(model))
     options.check_lengths(context)
     apt = options.given_settings(context, AptConfig)
     settings = options.given_settings(context, TrainSettings, TASKS[task].training)
@@ -149,7 +154,7 @@ def train_command(
     job = TrainJob(
         task=task, out=out, model=model, apt=apt, training=settings, data=data, command=command_line(), start=start
     )
-    _end(train(job, say=say), out, context)
+    _end(train(job, memory_check=memory_check, say=say), out, context)
 
 
 def _resume(context: typer.Context, out: Path) -> RunInfo | None:
@@ -169,7 +174,8 @@ def _resume(context: typer.Context, out: Path) -> RunInfo | None:
         training=options.given_settings(context, TrainSettings),
         data=options.given_settings(context, DataSource),
     )
-    return train(resumed_job(asked, job, typed), resume=True, say=say)
+    memory_check = context.params["memory_check"]
+    return train(resumed_job(asked, job, typed), resume=True, memory_check=memory_check, say=say)
 
 
 @app.command("retrain")
@@ -205,6 +211,7 @@ def retrain_command(
     gradient_accumulation_steps: options.GradientAccumulationSteps = None,
     seed: options.Seed = None,
     device: options.Device = None,
+    memory_check: options.MemoryCheck = True,
     measure: options.Measure = True,
     as_json: options.AsJson = False,
     debug: options.Debug = False,
@@ -225,6 +232,7 @@ def retrain_command(
         init=init,
         data=TrainJob.from_run(run).data.moved(**options.typed_place(context)),
         command=command_line(),
+        memory_check=memory_check,
         say=say,
         **training,
     )

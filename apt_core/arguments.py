@@ -17,6 +17,8 @@ from apt_core.trainer import AptTrainer
 
 LENGTH_COLUMN = "length"
 LOG_LINES_PER_EPOCH = 10
+CHECKPOINTING = {"use_reentrant": False}
+"""how activations are computed twice, see ``torch.utils.checkpoint``"""
 
 
 def training_arguments(settings: TrainSettings, folder: Path, num_examples: int, family: Family) -> TrainingArguments:
@@ -88,7 +90,7 @@ def checkpointing() -> dict[str, Any]:
     """The Trainer's arguments for gradient checkpointing, by the name that the installed transformers has for it."""
     known = TrainingArguments.__dataclass_fields__
     name = "activation_checkpointing" if "activation_checkpointing" in known else "gradient_checkpointing"
-    return {name: True, f"{name}_kwargs": {"use_reentrant": False}}
+    return {name: True, f"{name}_kwargs": dict(CHECKPOINTING)}
 
 
 def learning_rates(settings: TrainSettings) -> dict[str, float]:

@@ -19,6 +19,13 @@ Measure = Annotated[
         help="after training, measure what the virtual tokens are worth (about an epoch more), see 'measure'",
     ),
 ]
+MemoryCheck = Annotated[
+    bool,
+    typer.Option(
+        "--memory-check/--no-memory-check",
+        help="before training, run a few examples and refuse a batch that would not fit into memory (about one step)",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="print the result as one JSON object on stdout")]
 Debug = Annotated[bool, typer.Option("--debug", help="show the traceback of an error")]
 

@@ -23,6 +23,7 @@ def retrain(
     init: str = "scratch",
     data: DataSource | None = None,
     command: str = "",
+    memory_check: bool = True,
     say: Callable[[str], None] = print,
     **training: Any,
 ) -> RunInfo | None:
@@ -35,6 +36,7 @@ def retrain(
         init: what the prefix starts from: scratch, warm or rewind:STEP, see ``pruned_start``.
         data: where the data is now, if not where the parent found it.
         command: the command line that does the same.
+        memory_check: refuse a batch that would not fit into memory, see ``check_memory``.
         say: receives one-line messages, among them a warning if the data is not what the parent saw.
         training: fields of ``TrainSettings`` that differ from the parent's; None leaves the parent's.
 
@@ -69,4 +71,4 @@ def retrain(
     )
     if info.data_hash and load_job_data(job).fingerprint() != info.data_hash:
         say(f"warning: the data is not what {parent} was trained on; metrics of the two runs are not comparable")
-    return train(job, say=say)
+    return train(job, memory_check=memory_check, say=say)

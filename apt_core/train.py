@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import datasets
 import torch
@@ -16,17 +16,22 @@ from transformers import EvalPrediction, PreTrainedTokenizerBase, PrinterCallbac
 from apt_core.arguments import (
     LENGTH_COLUMN,
     check_optimizer,
+    count_steps,
     late_snapshots_note,
     learning_rates,
     training_arguments,
 )
-from apt_core.backbones import load_backbone, load_tokenizer, pad_as, set_dropout
+from apt_core.backbones import load_tokenizer
+from apt_core.build import build_model
 from apt_core.callback import GateRecorder
-from apt_core.config import AptConfig, TrainSettings, canonical_name
-from apt_core.errors import AptValueError, bad_value
+from apt_core.config import AptConfig, TrainSettings
+from apt_core.disk_space import check_writable, disk_shortage, existing_part, remove_empty_folders, run_size
+from apt_core.errors import AptError, AptValueError, bad_value
 from apt_core.evaluate import evaluate
-from apt_core.model import AptModel, get_apt_model
-from apt_core.processes import is_main_rank, num_ranks
+from apt_core.memory import AptMemoryError, is_out_of_memory, plain_if_memory_runs_out, ran_out
+from apt_core.model import AptModel
+from apt_core.preflight import check_memory, free_memory_of
+from apt_core.processes import is_main_rank
 from apt_core.progress import ProgressBar
 from apt_core.ranks import agreed
 from apt_core.run_format import (
@@ -39,10 +44,11 @@ from apt_core.run_format import (
     snapshot_path,
     status_of,
 )
+from apt_core.run_record import run_info, summary
 from apt_core.snapshots import SnapshotRecorder
 from apt_core.start import Start
 from apt_core.tasks import family_of, load_task
-from apt_core.tasks.base import Family, TaskData
+from apt_core.tasks.base import TaskData
 from apt_core.tasks.checks import check_task, length_note
 from apt_core.tasks.shots import take_shots
 from apt_core.tasks.source import DataSource
@@ -104,7 +110,25 @@ def load_job_data(job: TrainJob) -> TaskData:
     return task
 
 
-def train(job: TrainJob, *, resume: bool = False, say: Callable[[str], None] = print) -> RunInfo | None:
+@dataclass(frozen=True)
+class _Prepared:
+    """A training of which nothing is written yet."""
+
+    job: TrainJob
+    task: TaskData
+    tokenizer: PreTrainedTokenizerBase
+    max_length: int
+    model: AptModel
+    recorder: GateRecorder
+    trainer: AptTrainer
+    progress: ProgressBar
+    checkpoint: tuple[Path, int] | None
+    """that it goes on from, and its step"""
+
+
+def train(
+    job: TrainJob, *, resume: bool = False, memory_check: bool = True, say: Callable[[str], None] = print
+) -> RunInfo | None:
     """Trains, keeps the best checkpoint by the task's metric, evaluates it on validation, writes the run folder.
 
     Under ``torchrun`` or ``accelerate launch`` every process calls it; the main one writes the one run folder.
@@ -112,16 +136,58 @@ def train(job: TrainJob, *, resume: bool = False, say: Callable[[str], None] = p
     Args:
         job: what to do.
         resume: go on with an interrupted run in ``job.out`` from its last checkpoint.
+        memory_check: refuse a batch that would not fit into memory, see ``check_memory``.
         say: receives one-line messages for the user.
 
     Returns:
         What ``run.json`` says; None in the processes that are not the main one.
 
     Raises:
+        AptMemoryError: if memory runs out; what is recorded until then stays, and can be resumed.
         AptError: on bad input, before anything is written.
     """
     if not is_main_rank():
         say = _unsaid
+    prepared = _prepare(job, resume, memory_check, say)
+    job, recorder, trainer = prepared.job, prepared.recorder, prepared.trainer
+    try:
+        trainer.train(resume_from_checkpoint=str(prepared.checkpoint[0]) if prepared.checkpoint else None)
+        if recorder.writer is None:
+            return None
+        seconds = recorder.seconds
+        prepared.model.fold_projection()
+        prepared.model.save_pretrained(job.out / ADAPTER_FOLDER)
+        result = evaluate(
+            prepared.model,
+            prepared.task,
+            "validation",
+            prepared.tokenizer,
+            batch_size=2 * job.training.batch_size,
+            max_length=prepared.max_length,
+        )
+        recorder.writer.write_predictions(result.predictions)
+    except BaseException as problem:
+        prepared.progress.on_train_end(trainer.args, trainer.state, trainer.control)  # what is said has its own line
+        error = _with_advice(problem, job)
+        if recorder.writer is not None:
+            if isinstance(problem, KeyboardInterrupt):
+                recorder.writer.interrupt()
+                say(f"interrupted; python -m apt_core train --out {job.out} --resume goes on with it")
+            else:
+                with contextlib.suppress(OSError):  # a full disk: what ended the training says more
+                    recorder.writer.fail(_in_one_line(error))
+        if error is problem:
+            raise
+        raise error from problem
+    best_step = trainer.state.best_global_step
+    recorder.writer.finish(seconds=seconds, best_step=best_step, metrics={"validation": result.metrics})
+    shutil.rmtree(job.out / CHECKPOINT_FOLDER, ignore_errors=True)
+    return recorder.writer.info
+
+
+@plain_if_memory_runs_out()
+def _prepare(job: TrainJob, resume: bool, memory_check: bool, say: Callable[[str], None]) -> _Prepared:
+    """Everything up to the first step; see ``train``."""
     check_output(job.out, resume)
     check_device(job.training.device)
     job = replace(job, out=agreed(job.out, job.training.device))
@@ -140,6 +206,9 @@ def train(job: TrainJob, *, resume: bool = False, say: Callable[[str], None] = p
     notes = [*check_task(task, few=job.training.shots is not None), length_note(task, tokenizer, max_length)]
     train_set = family.encode(task, "train", tokenizer, max_length)
     validation_set = family.encode(task, "validation", tokenizer, max_length)
+    total_steps = job.training.epochs * count_steps(job.training, len(train_set))
+    size = run_size(job.training, task, model.apt_config.prefix_lengths, total_steps, model.count_parameters())
+    agreed(disk_shortage(job.out, size) if is_main_rank() else None, job.training.device)
 
     def compute_metrics(result: EvalPrediction) -> dict[str, float]:
         predicted = family.predictions(task, "validation", result.predictions, result.label_ids)
@@ -147,91 +216,42 @@ def train(job: TrainJob, *, resume: bool = False, say: Callable[[str], None] = p
 
     recorder = GateRecorder(
         job.out,
-        _run_info(job, task, family, resume),
+        run_info(job, task, family, resume),
         every=job.training.record_every,
         dtype=job.training.record_dtype,
         resume=resume,
         keep_open=True,
     )
+    progress = ProgressBar(family.metric_name)
     snapshots = SnapshotRecorder(job.out, job.training.snapshot_steps, keep_start=job.start is not None)
-    trainer = AptTrainer(
-        model=model,
-        args=training_arguments(job.training, job.out / CHECKPOINT_FOLDER, len(train_set), family),
-        train_dataset=train_set,
-        eval_dataset=validation_set,
-        data_collator=_without_length(family.collator(tokenizer)),
-        compute_metrics=compute_metrics,
-        preprocess_logits_for_metrics=family.reduce,
-        callbacks=[recorder, snapshots, ProgressBar(family.metric_name)],
-        learning_rates=learning_rates(job.training),
-    )
-    trainer.remove_callback(PrinterCallback)
+    above = existing_part(job.out)
     try:
+        trainer = AptTrainer(
+            model=model,
+            args=training_arguments(job.training, job.out / CHECKPOINT_FOLDER, len(train_set), family),
+            train_dataset=train_set,
+            eval_dataset=validation_set,
+            data_collator=_without_length(family.collator(tokenizer)),
+            compute_metrics=compute_metrics,
+            preprocess_logits_for_metrics=family.reduce,
+            callbacks=[recorder, snapshots, progress],
+            learning_rates=learning_rates(job.training),
+        )
+        trainer.remove_callback(PrinterCallback)
         check_optimizer(trainer)
-    except AptValueError:
-        if not resume:  # the Trainer has made a folder for its checkpoints
-            shutil.rmtree(job.out, ignore_errors=True)
+        if memory_check:
+            check_memory(trainer, job.training)
+    except BaseException:
+        if not resume:
+            remove_empty_folders(job.out / CHECKPOINT_FOLDER, above)  # the Trainer has made it
         raise
     notes.append(late_snapshots_note(job.training, len(train_set)))
     if resume:
         say(f"resuming {job.out} " + (f"after step {checkpoint[1]}" if checkpoint else "from the start"))
     for note in filter(None, notes):
         say(f"note: {note}")
-    say(_summary(job, task, model))
-    try:
-        trainer.train(resume_from_checkpoint=str(checkpoint[0]) if checkpoint else None)
-        if recorder.writer is None:
-            return None
-        seconds = recorder.seconds
-        model.fold_projection()
-        model.save_pretrained(job.out / ADAPTER_FOLDER)
-        result = evaluate(
-            model, task, "validation", tokenizer, batch_size=2 * job.training.batch_size, max_length=max_length
-        )
-        recorder.writer.write_predictions(result.predictions)
-    except BaseException as problem:
-        if recorder.writer is not None:
-            if isinstance(problem, KeyboardInterrupt):
-                recorder.writer.interrupt()
-                say(f"interrupted; python -m apt_core train --out {job.out} --resume goes on with it")
-            else:
-                recorder.writer.fail(f"{type(problem).__name__}: {problem}".partition("\n")[0])
-        raise
-    best_step = trainer.state.best_global_step
-    recorder.writer.finish(seconds=seconds, best_step=best_step, metrics={"validation": result.metrics})
-    shutil.rmtree(job.out / CHECKPOINT_FOLDER, ignore_errors=True)
-    return recorder.writer.info
-
-
-def build_model(
-    job: TrainJob, task: TaskData, tokenizer: PreTrainedTokenizerBase, say: Callable[[str], None]
-) -> AptModel:
-    """The frozen backbone with the task's head and prefixes, fresh or as ``job.start`` has them.
-
-    What the checkpoint did not hold (the head; a pooler of a masked-language checkpoint) is trained and saved too.
-
-    Raises:
-        AptError: if the backbone cannot be loaded, does not suit the task, or prefixes cannot be put on it.
-    """
-    settings = job.training
-    backbone = load_backbone(job.model, family_of(task).auto_class, dtype=settings.dtype, **_head_settings(task))
-    if settings.backbone_dropout is not None:
-        set_dropout(backbone.model, settings.backbone_dropout)
-    config = job.apt
-    if config.modules_to_save is None and backbone.fresh_modules:
-        config = config.model_copy(update={"modules_to_save": backbone.fresh_modules})
-    model = job.start.build(backbone.model, config, say) if job.start else get_apt_model(backbone.model, config)
-    pad_as(model, tokenizer)
-    if task.family == "causal-lm" and not model.is_decoder_only:
-        raise bad_value(
-            "model",
-            job.model,
-            "a causal language model, such as GPT-2 or Llama",
-            "This one shows every position the words that come after it.",
-        )
-    if settings.gradient_checkpointing and not model.supports_gradient_checkpointing:
-        raise bad_value("gradient_checkpointing", True, f"False, because {type(model).__name__} cannot do it")
-    return model
+    say(summary(job, task, model))
+    return _Prepared(job, task, tokenizer, max_length, model, recorder, trainer, progress, checkpoint)
 
 
 def fitting_length(max_length: int, tokenizer: PreTrainedTokenizerBase, model: AptModel) -> int:
@@ -258,14 +278,25 @@ def quiet_transformers() -> None:
 
 
 def check_output(out: Path, resume: bool) -> None:
-    """Refuses an output folder that a new run would overwrite, or that has nothing to resume.
+    """Refuses an output folder that a new run would overwrite, that has nothing to resume or cannot be written to.
 
     Raises:
         AptError: naming the folder and what to do.
     """
-    if not resume:
-        check_new_folder(out)
-        return
+    try:
+        if resume:
+            _check_resumable(out)
+        else:
+            check_new_folder(out)
+    except OSError as problem:
+        if isinstance(problem, AptError):
+            raise
+        accepted = f"a folder that can be looked into and written to ({problem.strerror})"
+        raise bad_value("out", str(out), accepted) from problem
+    check_writable(out)
+
+
+def _check_resumable(out: Path) -> None:
     if not (out / RUN_FILE).exists():
         raise bad_value("out", str(out), "a folder with an interrupted run", "Leave out --resume to start one.")
     status = status_of(read_run_info(out))
@@ -280,50 +311,18 @@ def check_device(device: str) -> None:
         raise bad_value("device", device, "auto or cpu", "torch finds no CUDA device on this machine.")
 
 
-def _head_settings(task: TaskData) -> dict[str, Any]:
-    if not task.labels:
-        return {}
-    return {"id2label": dict(enumerate(task.labels)), "label2id": {label: i for i, label in enumerate(task.labels)}}
+def _with_advice(problem: BaseException, job: TrainJob) -> BaseException:
+    """The problem, or for want of memory one that says what to type next; that memory is then let go of."""
+    if not is_out_of_memory(problem):
+        return problem
+    free_memory_of(problem)
+    checkpoint = last_checkpoint(job.out / CHECKPOINT_FOLDER)
+    return ran_out(job.training, job.out, checkpoint[1] if checkpoint else None)
 
 
-def _summary(job: TrainJob, task: TaskData, model: AptModel) -> str:
-    """What is about to be trained on what, in one line."""
-    sizes = ", ".join(f"{len(examples):,} {split}" for split, examples in task.splits.items())
-    counts = model.count_parameters()
-    trained = sum(counts.values()) - counts["frozen"]
-    lengths = " ".join(map(str, model.apt_config.prefix_lengths))
-    return (
-        f"{job.task} ({sizes}) on {canonical_name(job.model)}: virtual tokens per layer {lengths}, "
-        f"{trained:,} trained parameters, {counts['frozen']:,} frozen"
-    )
-
-
-def _run_info(job: TrainJob, task: TaskData, family: Family, resume: bool) -> RunInfo:
-    fields: dict[str, Any] = {
-        "command": job.command,
-        "parent": job.parent,
-        "init": job.start.name if job.start else "scratch",
-        "task": job.task,
-        "data_dir": job.data.data_dir,
-        "data": {name: value for name, value in job.data.given().items() if name != "data_dir"},
-        "data_hash": task.fingerprint(),
-        "split_sizes": {split: len(examples) for split, examples in task.splits.items()},
-        "labels": list(task.labels),
-        "metric_name": family.metric_name,
-        "model": canonical_name(job.model),
-        "training": job.training.model_dump(mode="json"),
-        "num_processes": num_ranks(),
-    }
-    if resume:
-        earlier = read_run_info(job.out)
-        if earlier.data_hash and earlier.data_hash != fields["data_hash"]:
-            raise AptValueError(
-                f"data: its hash is {fields['data_hash'][:12]}, but the run began with {earlier.data_hash[:12]}; "
-                "accepted: the same data. Start a new run with another --out."
-            )
-        kept = ("created_at", "seconds", "command", "init")
-        fields |= {name: getattr(earlier, name) for name in kept}
-    return RunInfo(**fields)
+def _in_one_line(error: BaseException) -> str:
+    kind = "" if isinstance(error, AptMemoryError) else f"{type(error).__name__}: "
+    return f"{kind}{error}".partition("\n")[0]
 
 
 def _without_length(collate: Callable[[list[dict]], dict]) -> Callable[[list[dict]], dict]:

@@ -82,22 +82,26 @@ class LocalJobs:
         """
         return self._submit([str(word) for word in arguments], Path(run_folder).absolute(), Path.cwd())
 
-    def retry(self, job_id: str) -> Job:
+    def retry(self, job_id: str, halve_batch: bool = False) -> Job:
         """Queues a job again that failed, was cancelled or is lost; an interrupted run is gone on with.
+
+        Args:
+            job_id: of the job.
+            halve_batch: with half the batch and twice the accumulation, for one that ran out of memory.
 
         Returns:
             The new job; the old one stays as it is.
 
         Raises:
             AptFileNotFoundError: if there is no such job.
-            AptError: if it has finished or not ended yet, or as ``submit`` does.
+            AptError: if it has finished or not ended yet, if there is no batch to halve, or as ``submit`` does.
         """
         state = self.status(job_id)
         job = self._job(job_id)
         directory = Path(job.directory or Path.cwd())
         if not directory.is_dir():
             raise bad_value("job", job_id, f"a job whose folder {directory} still exists; its paths start there")
-        return self._submit(retry_arguments(job, state), Path(job.run_folder), directory)
+        return self._submit(retry_arguments(job, state, halve_batch=halve_batch), Path(job.run_folder), directory)
 
     def list(self) -> list[Job]:
         """All jobs, the newest first; folders that are damaged are passed over."""

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import signal
+import sys
+from pathlib import Path
+
 import pytest
 
+from apt_core.__main__ import app
+from apt_core.command_line import run_typer
+from apt_core.config import TrainSettings
 from apt_core.errors import AptError, AptFileExistsError, AptFileNotFoundError
-from apt_core.jobs import Job
+from apt_core.jobs import Job, LocalJobs
 from apt_core.jobs.job_arguments import check_run_folder, device_of
-from apt_core.jobs.retry import retry_arguments
+from apt_core.jobs.retry import ran_out_of_memory, retry_arguments
+from apt_core.memory import ran_out, too_large
 from apt_core.run_format import update_finished_run
+from apt_core.tasks import TASKS, infer_task
+from apt_core.tasks.source import DataSource
 from tests.apt_core.jobs.programs import until
 
 TRAIN = ["train", "--task", "copa", "--out", "run", "--seed", "3"]
@@ -34,6 +44,125 @@ def test_retry_goes_on_with_what_the_job_left(tmp_path, record_run, state, argum
 def test_retry_of_what_goes_on_by_itself_says_the_same_again(tmp_path, record_run, arguments):
     folder = record_run(tmp_path / "run", steps=2)
     assert retry_arguments(job(folder, arguments), "lost") == arguments
+
+
+@pytest.mark.parametrize(
+    ("arguments", "size", "accumulation"),
+    [
+        (["train", "--out", "run"], 8, 2),
+        (["train", "--task", "rte", "--out", "run"], 4, 2),  # the task's own batch is 8
+        (["train", "--out", "run", "--batch-size", "32", "--seed", "3"], 16, 2),
+        (["train", "--batch-size=6", "--gradient-accumulation-steps", "3", "--task=rte", "--out", "run"], 3, 6),
+        (["train", "--batch-size", "64", "--out", "run", "--batch-size", "24"], 12, 2),  # the last one counts
+        (["train", "--task", "nonsense", "--out", "run"], 8, 2),
+        (["retrain", "old", "--prefix-lengths", "1,2", "--out=run"], 10, 6),
+        (["retrain", "old", "--batch-size", "10", "--out=run"], 5, 6),
+        (["retrain", "missing", "--out=run"], 8, 2),
+        (["train", "--batch-size", "15", "--out", "run"], 5, 3),  # 7 would make steps of other examples
+    ],
+)
+def test_half_the_batch_is_half_of_what_is_typed_or_of_the_task_or_run(
+    tmp_path, record_run, arguments, size, accumulation
+):
+    record_run(tmp_path / "old", steps=2, training={"batch_size": 20, "gradient_accumulation_steps": 3})
+    made = Job("0001-a", arguments, str(tmp_path / "run"), "2026-01-01T00:00:00.000+00:00", str(tmp_path))
+    again = retry_arguments(made, "failed", halve_batch=True)
+    flags = ["--batch-size", str(size), "--gradient-accumulation-steps", str(accumulation)]
+    assert again[-4:] == flags
+    batch = {"--batch-size", "--gradient-accumulation-steps"}
+    assert not batch & {word.partition("=")[0] for word in again[:-4]}
+    others = [word for word in arguments if word.startswith("--") and word.partition("=")[0] not in batch]
+    assert [word for word in again[:-4] if word.startswith("--")] == others
+
+
+def test_task_that_need_not_be_named_has_no_batch_of_its_own():
+    """So that the default is right where the task is what the columns say, or the first."""
+    sources = ({"label_column": "y"}, {"tags_column": "z"})
+    inferred = [infer_task(DataSource(train_file="a", **columns)) for columns in sources]
+    for name in ("pydoc-topic", *inferred):
+        assert not TASKS[name].training.keys() & {"batch_size", "gradient_accumulation_steps"}
+
+
+def test_interrupted_run_goes_on_with_half_its_own_batch(tmp_path, record_run):
+    training = {"batch_size": 8, "gradient_accumulation_steps": 2}
+    folder = record_run(tmp_path / "run", steps=2, training=training)
+    update_finished_run(folder, status="failed")
+    resumed = ["train", "--out", str(folder), "--resume", "--batch-size", "4", "--gradient-accumulation-steps", "4"]
+    typed = ["train", "--batch-size", "64", "--out", "run"]  # the run was gone on with meanwhile
+    assert retry_arguments(job(folder, typed), "failed", halve_batch=True) == resumed
+    # refused before the run was touched
+    smaller = [*resumed[:4], "--batch-size", "2", "--gradient-accumulation-steps", "8"]
+    assert retry_arguments(job(folder, resumed), "failed", halve_batch=True) == smaller
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--out", "run", "--batch-size", "1"], r"batch_size: got 1; accepted: 2 or more, to be halved"),
+        (["train", "--out", "run", "--batch-size", "x"], "batch_size: got 'x'"),
+        (["measure", "run"], "halve-batch: got 'measure'; accepted: train or retrain"),
+        (["transfer", "run", "--out", "x"], "smaller --batch-size"),
+    ],
+)
+def test_no_batch_to_halve_is_said(tmp_path, arguments, message):
+    with pytest.raises(AptError, match=message):
+        retry_arguments(job(tmp_path / "run", arguments), "failed", halve_batch=True)
+
+
+@pytest.mark.parametrize(
+    "log",
+    [
+        f"train: 10%\nerror: {ran_out(TrainSettings(batch_size=4), Path('run'), 8)}",
+        f"train: 10%|error: {too_large(TrainSettings(), 8, 9e9, 5e9)}",
+        f"error: {too_large(TrainSettings(), 0, 9e9, 5e9)}",
+        "error: out of memory at batch size 4; ...\n" + "torchrun says more\n" * 40,
+    ],
+)
+def test_want_of_memory_is_told_from_a_log(log):
+    assert ran_out_of_memory(log)
+
+
+@pytest.mark.parametrize(
+    "log",
+    [
+        "",
+        "error: lr: got 2.0; accepted: ...",
+        "note: a text about being out of memory at batch size 4",
+        "error: out of memory at batch size 4; ...\n" + "trained on\n" * 60,
+    ],
+)
+def test_other_ends_are_not(log):
+    assert not ran_out_of_memory(log)
+
+
+def test_training_that_the_system_killed_counts_as_out_of_memory_and_is_retried_with_half_the_batch(tmp_path):
+    kill = [sys.executable, "-S", "-c", f"import os; os.kill(os.getpid(), {signal.SIGKILL.value})"]
+    jobs = LocalJobs(tmp_path / "jobs", program=kill, slots=1)
+    killed = jobs.submit(["train", "--out", "run"], tmp_path / "run")
+    until(lambda: jobs.status(killed.id) == "failed")
+    assert ran_out_of_memory(jobs.logs(killed.id))
+    again = jobs.retry(killed.id, halve_batch=True)
+    assert again.arguments == ["train", "--out", "run", "--batch-size", "8", "--gradient-accumulation-steps", "2"]
+    until(lambda: jobs.status(again.id) == "failed")
+    other = LocalJobs(tmp_path / "jobs", program=[sys.executable, "-S", "-c", "raise SystemExit('no')"], slots=1)
+    failed = other.submit(["train", "--out", "run"], tmp_path / "run")
+    until(lambda: other.status(failed.id) == "failed")
+    assert not ran_out_of_memory(other.logs(failed.id))
+
+
+def test_command_retries_with_half_the_batch(tmp_path, monkeypatch, capsys):
+    runs = tmp_path / "runs"
+    jobs = LocalJobs(runs / ".jobs", program=[sys.executable, "-S", "-c", "raise SystemExit('no')"])
+    failed = jobs.submit(["train", "--out", "run", "--device", "cpu"], tmp_path / "run")
+    until(lambda: jobs.status(failed.id) == "failed")
+    monkeypatch.setattr(sys, "argv", ["apt_core", "jobs", "retry", failed.id, "--runs", str(runs), "--halve-batch"])
+    with pytest.raises(SystemExit, match="0"):
+        run_typer(app)
+    again = capsys.readouterr().out.strip()
+    jobs.cancel(again)
+    assert {job.id: job.arguments[-4:] for job in jobs.list()}[again] == [
+        "--batch-size", "8", "--gradient-accumulation-steps", "2"
+    ]  # fmt: skip
 
 
 def test_retry_of_a_run_that_finished_or_still_trains_is_refused(tmp_path, record_run):
