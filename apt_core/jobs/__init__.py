@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from apt_core.jobs.interface import Job, JobReport, Jobs, JobState
     from apt_core.jobs.local import LocalJobs
+    from apt_core.jobs.places import place
+    from apt_core.jobs.ray_jobs import RayJobs
 
 _HOMES = {
     "Job": "apt_core.jobs.interface",
@@ -18,9 +20,11 @@ _HOMES = {
     "JobState": "apt_core.jobs.interface",
     "Jobs": "apt_core.jobs.interface",
     "LocalJobs": "apt_core.jobs.local",
+    "RayJobs": "apt_core.jobs.ray_jobs",
+    "place": "apt_core.jobs.places",
 }
 
-__all__ = ["Job", "JobReport", "JobState", "Jobs", "LocalJobs"]
+__all__ = ["Job", "JobReport", "JobState", "Jobs", "LocalJobs", "RayJobs", "place"]
 
 
 def __getattr__(name: str) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
@@ -34,11 +34,11 @@ class JobReport(NamedTuple):
 
     state: JobState
     position: int | None = None
-    """in the queue, 1: starts next; None if it does not wait"""
+    """in the queue, 1: starts next; None if it does not wait, or waits without an order"""
     device: str | None = None
-    """the slot it has or had, such as cpu-0 or a GPU's UUID; None if it never started"""
+    """the slot it has or had, such as cpu-0 or a GPU's UUID, or on a cluster cuda@10.0.0.5; None if it never started"""
     started_at: str | None = None
-    """UTC, ISO 8601; of the training, not of the wait"""
+    """UTC, ISO 8601; of the training, not of the wait; None also where that is not known"""
     ended_at: str | None = None
     """UTC, ISO 8601; of a lost job: when that was noticed"""
     exit_code: int | None = None
@@ -55,6 +55,17 @@ class Jobs(Protocol):
             AptError: if the folder or the device does not suit, before anything is queued.
         """
 
+    def retry(self, job_id: str, halve_batch: bool = False) -> Job:
+        """Queues a job again that failed, was cancelled or is lost; an interrupted run is gone on with.
+
+        Args:
+            job_id: of the job, which stays as it is.
+            halve_batch: see ``retry_arguments``.
+
+        Raises:
+            AptError: if it has finished or not ended yet, or as ``submit`` does.
+        """
+
     def report(self, job_id: str) -> JobReport:
         """How a job stands; AptFileNotFoundError if there is no such job, as in all that follows."""
 
@@ -66,6 +77,9 @@ class Jobs(Protocol):
 
     def logs(self, job_id: str, last_lines: int = 200) -> str:
         """The end of what the job printed."""
+
+    def follow(self, job_id: str) -> Iterator[str]:
+        """What the job printed and prints, piece by piece, until it has ended."""
 
     def list(self) -> list[Job]:
         """All jobs, the newest first."""

@@ -8,6 +8,7 @@ import pytest
 
 from apt_core.jobs import LocalJobs
 from tests.apt_core.jobs.programs import Gate, program
+from tests.apt_core.jobs.ray_cluster import RayCluster
 
 
 @pytest.fixture(autouse=True)
@@ -37,3 +38,14 @@ def gate(tmp_path) -> Iterator[Gate]:
     made = Gate(tmp_path)
     yield made
     made.close()
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[RayCluster]:
+    """Two nodes of Ray, for all tests that need them."""
+    cluster = RayCluster()
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.stop()
