@@ -8,7 +8,7 @@ from importlib import import_module
 
 import streamlit as st
 
-from analysis.pages import context
+from analysis.pages import access, context, notices
 
 
 def page(name: str) -> Callable[[], None]:
@@ -37,9 +37,15 @@ sections = {
         ),
         "pilot": st.Page(page("pilot"), title="Pilot", icon=":material/route:", url_path="pilot"),
     },
+    "Train": {
+        "jobs": st.Page(page("jobs"), title="Jobs", icon=":material/pending_actions:", url_path="jobs"),
+        "sweeps": st.Page(page("sweeps"), title="Sweeps", icon=":material/apps:", url_path="sweeps"),
+    },
 }
 st.session_state["pages"] = {name: each for section in sections.values() for name, each in section.items()}
 context.choose_roots()
+access.show()
+notices.show()
 st.navigation({name: list(section.values()) for name, section in sections.items()}).run()
 
 

@@ -37,7 +37,7 @@ def show() -> None:
         gates = open_gates(run)
         if gates is not None:
             _show_budget(run, gates)
-    retrain.show_jobs()
+        retrain.show_jobs(run)
 
 
 def _show_budget(run: Run, gates: Gates) -> None:

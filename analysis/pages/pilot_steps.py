@@ -10,7 +10,9 @@ from typing import NamedTuple
 import pandas as pd
 import streamlit as st
 
-from analysis.pages import context
+from analysis.job_progress import left_words, seconds_left
+from analysis.live_training import pace_of
+from analysis.pages import context, job_actions, job_card
 from analysis.pages.audit_data import audited
 from analysis.pages.gate_data import open_gates, weights_of
 from analysis.pilot import KEPT_PERCENT, Look, Pilot, TrainingState, arguments_of, look, propose, start
@@ -23,7 +25,6 @@ from apt_core.errors import AptError
 from apt_core.jobs import Job, Jobs
 from apt_core.measure_format import IMPORTANCES
 
-LOG_LINES = 30
 LOOK_SECONDS = 2
 ICONS = {
     "queued": ":material/hourglass_empty:",
@@ -120,7 +121,7 @@ def _measure(place: Place, run: Run) -> None:
         return
     if state is not None and state.job is not None and state.state != "finished":
         st.error(f"Measuring has ended: {state.state}.")
-        _log(place, state)
+        _log(state)
     if context.may_edit() and st.button("Measure now", type="primary", icon=":material/science:"):
         _attempt(lambda: place.jobs.submit(["measure", str(run.folder)], run.folder))
 
@@ -244,9 +245,10 @@ def _progress(place: Place, states: Sequence[TrainingState]) -> None:
     if len(states) > 1:
         part = sum(each.done for each in states) / len(states)
         st.progress(part, text=f"{finished} of {len(states)} finished")
+        # the newest first: a slot that gets free is not given to one that is about to end
         waiting = [each.job for each in reversed(states) if each.waits and each.job is not None]
         if len(waiting) > 1:
-            _cancel(place, waiting, "Cancel all", "cancel all")
+            _cancel(waiting, "Cancel all", "cancel all")
     for each in states:
         with st.container(horizontal=True, vertical_alignment="center"):
             icon = ICONS.get(each.state, ":material/error:")
@@ -254,17 +256,17 @@ def _progress(place: Place, states: Sequence[TrainingState]) -> None:
             if each.run is not None:
                 _link("gates", "Gates, live" if each.state == "running" else "Gates", each.run)
             if each.waits and each.job is not None:
-                _cancel(place, [each.job], "Cancel", f"cancel {each.job.id}")
+                _cancel([each.job], "Cancel", f"cancel {each.job.id}")
         if each.state == "running":
             st.progress(each.done)
         if each.state in ("failed", "lost", "interrupted"):
-            _log(place, each)
+            _log(each)
+    if any(each.job is not None for each in states):
+        job_actions.link_to_jobs("All jobs")
 
 
-def _cancel(place: Place, jobs: Sequence[Job], label: str, key: str) -> None:
-    if context.may_edit() and st.button(label, key=key, icon=":material/stop:"):
-        for job in jobs:  # the newest first: a slot that gets free is not given to one that is about to end
-            place.jobs.cancel(job.id)
+def _cancel(jobs: Sequence[Job], label: str, key: str) -> None:
+    if context.may_edit() and st.button(label, key=key, icon=":material/stop:") and job_actions.cancel(jobs):
         st.rerun()
 
 
@@ -274,16 +276,16 @@ def _step(state: TrainingState) -> str:
         return ""
     if info is None or not info.total_steps:
         return ", preparing data and model"
-    return f", step {info.step:,} of {info.total_steps:,}"
+    left = seconds_left(info, pace_of(state.run.folder))
+    return f", step {info.step:,} of {info.total_steps:,}" + (f", {left_words(left)}" if left else "")
 
 
-def _log(place: Place, state: TrainingState) -> None:
+def _log(state: TrainingState) -> None:
     error = state.run.info.error if state.run else None
     if error:
         st.error(context.plain(shown(error)))
     if state.job is not None:
-        with st.expander("Log"):
-            st.code(shown(place.jobs.logs(state.job.id, LOG_LINES), 20_000) or "nothing printed yet", language=None)
+        job_card.show_log(state.job, is_open=True)
 
 
 def _commands(states: Sequence[TrainingState], place: Place) -> None:
@@ -307,6 +309,7 @@ def _save(place: Place, pilot: Pilot) -> None:
 def _attempt(action: Callable[[], object]) -> None:
     """Does it and draws the page anew; shows why where that fails."""
     try:
+        context.check_may_edit()
         action()
     except (AptError, OSError) as problem:
         st.error(context.plain(shown(problem)))

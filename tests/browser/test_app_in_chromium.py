@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import expect
 
 pytestmark = pytest.mark.browser
 
-APP = Path(__file__).parents[2] / "app.py"
 PATIENCE_MS = 60_000
 HEATMAP = ".js-plotly-plot .heatmaplayer image"
 
@@ -64,19 +60,3 @@ def test_pages_fit_the_window_in_light_and_dark(browser, address, scheme, width)
         page.wait_for_selector("h1", timeout=PATIENCE_MS)
         assert page.evaluate("document.documentElement.scrollWidth") <= width
     context.close()
-
-
-@pytest.mark.slow
-def test_retrain_from_the_app_trains_and_appears_with_its_parent(page, address, folder):
-    """Budget page, one click, a real training in a process of its own with the offline backbone, then Compare."""
-    train = [sys.executable, "-m", "apt_core", "train", "--out", str(folder / "real"), "--shots", "2", "--epochs", "1"]
-    subprocess.run([*train, "--max-length", "16"], cwd=APP.parent, check=True, capture_output=True)
-    page.goto(f"{address}/budget?run=runs%2Freal")
-    page.get_by_role("button", name="Retrain with these lengths").click()
-    expect(page.get_by_role("heading", name="Retrainings")).to_be_visible()
-    finished = page.get_by_test_id("stMain").get_by_role("link", name="Compare")
-    expect(finished).to_be_visible(timeout=180_000)
-    finished.click()
-    expect(page.get_by_role("heading", name="Compare")).to_be_visible()
-    expect(page.get_by_text("runs/real-pruned48-1").first).to_be_visible()
-    assert (folder / "real-pruned48-1" / "run.json").is_file()
