@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
-from scipy.special import stdtrit
 
 CONFIDENCE = 0.95
 
@@ -107,6 +106,8 @@ def _scatter(*sides: np.ndarray) -> bool:
 
 def reach(freedom: float) -> float:
     """Student's t that the middle ``CONFIDENCE`` of its distribution reaches, at ``freedom`` degrees of freedom."""
+    from scipy.special import stdtrit  # a third of a second, which no command's --help needs to wait
+
     return float(stdtrit(freedom, 0.5 + CONFIDENCE / 2))
 
 

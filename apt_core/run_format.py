@@ -22,11 +22,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from apt_core.config import describe
+from apt_core.config import MAX_TOKENS_PER_LAYER, describe
 from apt_core.errors import AptFileExistsError, AptFileNotFoundError, AptValueError, bad_value
 from apt_core.files import read_bounded, write_atomic
 from apt_core.processes import is_alive
-from apt_core.shard_header import MAX_TOKENS_PER_LAYER
 
 SCHEMA_VERSION = 1
 RUN_FILE = "run.json"

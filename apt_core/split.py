@@ -47,10 +47,14 @@ class Scores(NamedTuple):
 
 
 class _Parts(NamedTuple):
-    """A call and its prefix, ready for the formulas above: as many key/value heads as query heads, one mask."""
+    """A call and its prefix, ready for the formulas above: one mask, and a prefix with as many heads as the query.
+
+    A single query whose heads share keys stands as one query for each of them, [B, H, heads / H, D]: a key/value cache
+    is then read as it is, not copied for every head. Only without gradients: its gate is one for all of these rows.
+    """
 
     query: Tensor  # [B, heads, Q, D]
-    key: Tensor  # [B, heads, K, D]
+    key: Tensor  # [B, H, K, D], fewer heads than the query's where they share them
     value: Tensor
     mask: Tensor | None
     """additive, with position bias and causality in it"""
@@ -67,10 +71,14 @@ class _Parts(NamedTuple):
         causal = call.needs_causal_mask
         if causal:
             call = call.without_empty_cache()
-        query, repeats = call.query, call.query.shape[1] // call.key.shape[1]
-        key, value = _repeat(call.key, repeats), _repeat(call.value, repeats)
+        query, key = call.query, call.key
         mask = _additive(dense_mask(call.mask, query, key), call.arguments.get("position_bias"), causal, query, key)
-        return cls(query, key, value, mask, _matching(prefix, query, repeats), Scores.of(call))
+        if _is_decoding(call) and query.shape[1] != key.shape[1]:
+            batch, heads, _, size = query.shape
+            query = query.reshape(batch, key.shape[1], -1, size)
+            if mask is not None and mask.shape[1] == heads:
+                mask = mask.reshape(mask.shape[0], key.shape[1], -1, mask.shape[-1])
+        return cls(query, key, call.value, mask, _matching(prefix, query), Scores.of(call))
 
 
 def split_attention(call: AttentionCall, prefix: GatedPrefix) -> tuple[Tensor, Tensor | None]:
@@ -80,14 +88,16 @@ def split_attention(call: AttentionCall, prefix: GatedPrefix) -> tuple[Tensor, T
         AptValueError: for flash attention, which does not give its log-sum-exp away.
     """
     parts = _Parts.of(call, prefix)
-    if _can_fuse(parts, call.is_eager):
+    shape, weights = call.query.shape[:3], None
+    if _can_fuse(parts, call):
         query, key, value, mask, prefix, scores = parts
         output = _Fused.apply(
             query, key, value, prefix.key, prefix.value, prefix.query_gate, prefix.visible, mask, scores.scaling
         )
-        return output.transpose(1, 2).contiguous(), None
-    output, weights = _explicit(call.module, parts)
-    return output, weights if call.is_eager else None
+    else:
+        output, weights = _explicit(call.module, parts)
+    output = output.reshape(*shape, -1).transpose(1, 2).contiguous()
+    return output, weights.reshape(*shape, -1) if call.is_eager else None
 
 
 @torch.no_grad()
@@ -99,16 +109,24 @@ def prefix_shares(call: AttentionCall, prefix: GatedPrefix) -> Tensor:
     Raises:
         AptValueError: for flash attention, whose masks are not written out.
     """
-    return _weights(_Parts.of(call, prefix))[..., : prefix.key.shape[2]]
+    weights = _weights(_Parts.of(call, prefix)).reshape(*call.query.shape[:3], -1)
+    return weights[..., : prefix.key.shape[2]]
 
 
-def _repeat(heads: Tensor, repeats: int) -> Tensor:
-    return heads if repeats == 1 else heads.repeat_interleave(repeats, dim=1)
+def _is_decoding(call: AttentionCall) -> bool:
+    """Whether there is one query and no gradient is wanted."""
+    return call.query.shape[2] == 1 and not torch.is_grad_enabled()
 
 
-def _matching(prefix: GatedPrefix, query: Tensor, repeats: int) -> GatedPrefix:
+def _per_query_head(shared: Tensor, query: Tensor) -> Tensor:
+    """Keys or values [B, H, K, D], repeated to the query's heads [B, heads, K, D]."""
+    repeats = query.shape[1] // shared.shape[1]
+    return shared if repeats == 1 else shared.repeat_interleave(repeats, dim=1)
+
+
+def _matching(prefix: GatedPrefix, query: Tensor) -> GatedPrefix:
     gate = None if prefix.query_gate is None else prefix.query_gate.to(query.dtype)
-    key, value = (_repeat(part, repeats).to(query.dtype) for part in (prefix.key, prefix.value))
+    key, value = (_per_query_head(part, query).to(query.dtype) for part in (prefix.key, prefix.value))
     return prefix._replace(key=key, value=value, query_gate=gate)
 
 
@@ -129,22 +147,25 @@ def _seen(front: Tensor, visible: Tensor | None) -> Tensor:
     return front if visible is None else front.masked_fill(~visible[:, None], -torch.inf)
 
 
-def _can_fuse(parts: _Parts, eager: bool) -> bool:
+def _can_fuse(parts: _Parts, call: AttentionCall) -> bool:
+    """Whether the fused kernel serves. For a single query, whose scores are small, writing them out is faster."""
     query, key, value, mask, _, scores = parts
     return (
-        not eager
+        not call.is_eager
         and query.device.type == "cpu"
         and scores.dropout == 0
         and scores.softcap is None
         and scores.sinks is None
         and key.shape[-1] == value.shape[-1]
         and not (mask is not None and mask.requires_grad)
+        and not (_is_decoding(call) and query.dtype == torch.float32)
     )
 
 
 class _Fused(torch.autograd.Function):
     """The fused CPU kernel for the main part; its own backward, fed with the merged output and the merged
-    log-sum-exp, gives the exact gradients of the main part."""
+    log-sum-exp, gives the exact gradients of the main part. Keys and values that heads share are read in place: a
+    key/value cache is not copied."""
 
     @staticmethod
     def forward(ctx, query, key, value, prefix_key, prefix_value, gate, visible, mask, scaling):
@@ -189,7 +210,7 @@ class _Fused(torch.autograd.Function):
 def _weights(parts: _Parts) -> Tensor:
     """The softmax over prefix, main keys and sinks, written out: [B, heads, Q, P + K] and a column of sinks."""
     query, key, _, mask, prefix, scores = parts
-    main = query @ key.transpose(-1, -2) * scores.scaling
+    main = query @ _per_query_head(key, query).transpose(-1, -2) * scores.scaling
     front = query @ prefix.key.transpose(-1, -2) * scores.scaling
     if prefix.query_gate is not None:
         front = front * prefix.query_gate[:, None]
@@ -199,17 +220,19 @@ def _weights(parts: _Parts) -> Tensor:
         main = main + mask
     columns = [_seen(front, prefix.visible), main]
     if scores.sinks is not None:
-        columns.append(scores.sinks.view(1, -1, 1, 1).expand(*main.shape[:3], 1).to(main.dtype))
+        columns.append(scores.sinks.view(1, main.shape[1], -1, 1).expand(*main.shape[:3], 1).to(main.dtype))
     return torch.softmax(torch.cat(columns, dim=-1).float(), dim=-1).to(query.dtype)
 
 
 def _explicit(module: Any, parts: _Parts) -> tuple[Tensor, Tensor]:
-    """The same written out, for dropout, softcap, sinks, a trained bias, and devices without the fused kernel."""
-    prefix, value = parts.prefix, parts.value
+    """The same written out: output [B, heads, Q, D] and weights [B, heads, Q, P + K].
+
+    For dropout, softcap, sinks, a trained bias, devices without the fused kernel, and decoding.
+    """
+    prefix, value = parts.prefix, _per_query_head(parts.value, parts.query)
     weights = F.dropout(_weights(parts), parts.scores.dropout, training=module.training)
     length = prefix.key.shape[2]
     on_prefix, on_main = weights[..., :length], weights[..., length : length + value.shape[2]]
     if prefix.query_gate is not None:
         on_prefix = on_prefix * prefix.query_gate[:, None]
-    output = on_prefix @ prefix.value + on_main @ value
-    return output.transpose(1, 2).contiguous(), weights[..., : length + value.shape[2]]
+    return on_prefix @ prefix.value + on_main @ value, weights[..., : length + value.shape[2]]

@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.utils.data import Dataset, Sampler, SequentialSampler
-from transformers import Trainer
+from torch.utils.data import DataLoader, Dataset, Sampler, SequentialSampler
+from transformers import EvalPrediction, Trainer
 from transformers.trainer_pt_utils import LengthGroupedSampler
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput
 
 from apt_core.gate_tally import IGNORED_LABEL
 from apt_core.model import part_of
@@ -77,9 +78,44 @@ class AptTrainer(Trainer):
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         return EpochSeededSampler(sampler.batch_size * self.args.world_size, lengths=sampler.lengths, seed=seed)
 
-    def _get_eval_sampler(self, eval_dataset: Dataset) -> Sampler | None:
-        """Examples in their own order: grouped by length, predictions would not line up with the split."""
-        return SequentialSampler(eval_dataset) if self.args.world_size <= 1 else None
+    def evaluation_loop(self, dataloader: DataLoader, *arguments: Any, **named: Any) -> EvalLoopOutput:
+        """As of a Trainer: metrics and predictions are of the examples in their own order, however they are batched."""
+        order = self._longest_first(dataloader.dataset)
+        if order is None:
+            return super().evaluation_loop(dataloader, *arguments, **named)
+        places, compute_metrics = np.argsort(order), self.compute_metrics
+
+        def metrics_in_order(result: EvalPrediction) -> dict[str, float]:
+            parts = (result.predictions, result.label_ids, result.inputs, result.losses)
+            return compute_metrics(EvalPrediction(*(_rows_at(part, places) for part in parts)))
+
+        self.compute_metrics = compute_metrics and metrics_in_order
+        try:
+            output = super().evaluation_loop(dataloader, *arguments, **named)
+        finally:
+            self.compute_metrics = compute_metrics
+        return output._replace(
+            predictions=_rows_at(output.predictions, places), label_ids=_rows_at(output.label_ids, places)
+        )
+
+    def _get_eval_sampler(self, eval_dataset: Dataset) -> Sampler | list[int] | None:
+        """The longest examples first, so that little is padded: ``evaluation_loop`` undoes the order."""
+        if self.args.world_size > 1:
+            return None
+        return self._longest_first(eval_dataset) or SequentialSampler(eval_dataset)
+
+    def _longest_first(self, dataset: Dataset) -> list[int] | None:
+        """Indices of the examples by length; None where lengths are not known or the order could not be undone."""
+        arguments = self.args
+        if (
+            arguments.world_size > 1
+            or arguments.train_sampling_strategy != "group_by_length"
+            or arguments.batch_eval_metrics
+            or not arguments.eval_do_concat_batches
+            or arguments.length_column_name not in getattr(dataset, "column_names", ())
+        ):
+            return None
+        return np.argsort(dataset[arguments.length_column_name], kind="stable")[::-1].tolist()
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         (model or self.model).load_trained(resume_from_checkpoint)
@@ -108,6 +144,13 @@ class EpochSeededSampler(LengthGroupedSampler):
     def __iter__(self) -> Any:
         self.generator.manual_seed(self._seed + self._epoch)
         return super().__iter__()
+
+
+def _rows_at(rows: Any, places: np.ndarray) -> Any:
+    """Rows of an array, or of every array of a tuple, in another order."""
+    if rows is None:
+        return None
+    return tuple(_rows_at(part, places) for part in rows) if isinstance(rows, tuple) else rows[places]
 
 
 def last_checkpoint(folder: Path) -> tuple[Path, int] | None:

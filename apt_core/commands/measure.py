@@ -7,7 +7,6 @@ import shlex
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
-import numpy as np
 import typer
 
 from apt_core import options
@@ -60,7 +59,8 @@ class Change(NamedTuple):
 
 def change(full: Point, without: Point) -> Change | None:
     """How the loss changes from one model to another, over the examples that have one; None below two of them."""
-    from scipy import stats  # half a second, which other commands need not wait
+    import numpy as np  # with the next line half a second, which other commands need not wait
+    from scipy import stats
 
     pairs = zip(full.losses, without.losses, strict=True)
     differences = [after - before for before, after in pairs if before is not None and after is not None]
@@ -73,6 +73,8 @@ def change(full: Point, without: Point) -> Change | None:
 
 def layer_shares(measures: Measures) -> dict[str, list[float]]:
     """Importance -> share of each layer in it [L], in [0, 1], sum 1; all 0 if nothing has any."""
+    import numpy as np
+
     sums = {name: np.array([sum(layer) for layer in values]) for name, values in measures.importance.items()}
     return {name: (layers / (layers.sum() or 1)).tolist() for name, layers in sums.items()}
 

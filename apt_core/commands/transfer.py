@@ -6,10 +6,9 @@ import json
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from tqdm.auto import tqdm
 
 from apt_core import options
 from apt_core.command_line import command_line
@@ -18,7 +17,9 @@ from apt_core.errors import bad_value
 from apt_core.tasks import TASKS
 from apt_core.tasks.source import DataSource
 from apt_core.transfer_format import ARMS, Transfer
-from apt_core.transfer_summary import Summary, summary
+
+if TYPE_CHECKING:
+    from apt_core.transfer_summary import Summary
 
 MAX_SEEDS = 100
 
@@ -93,6 +94,7 @@ def transfer_command(
     from apt_core.train import TrainJob
     from apt_core.transfer import transfer
     from apt_core.transfer_plan import TransferJob, finished_run
+    from apt_core.transfer_summary import summary
 
     finished_run(source, "source")
     training, place = dict(TASKS[task].training), {}
@@ -148,4 +150,6 @@ def _print(done: Transfer, found: Summary, out: Path, as_json: bool) -> None:
 
 
 def _say(line: str) -> None:
+    from tqdm.auto import tqdm
+
     tqdm.write(line, file=sys.stderr)

@@ -8,7 +8,12 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from transformers import BertForTokenClassification, DataCollatorWithPadding, TrainingArguments
+from transformers import (
+    BertForSequenceClassification,
+    BertForTokenClassification,
+    DataCollatorWithPadding,
+    TrainingArguments,
+)
 
 from apt_core import AptConfig, AptTrainer, GateRecorder, arguments, get_apt_model
 from apt_core.backbones import set_dropout
@@ -152,6 +157,42 @@ def test_batches_depend_on_seed_and_epoch_only():
     assert sorted(first) == list(range(8))
     sampler.set_epoch(1)
     assert list(sampler) != first
+
+
+@pytest.mark.parametrize("strategy", ["group_by_length", "random"])
+@pytest.mark.parametrize("model_class", [BertForSequenceClassification, BertForTokenClassification])
+def test_evaluation_pads_little_and_keeps_the_order_of_the_examples(make_backbone, tmp_path, model_class, strategy):
+    per_token = model_class is BertForTokenClassification
+    data, widths, seen = examples(21, per_token=per_token), [], []
+    model = get_apt_model(make_backbone(model_class=model_class), AptConfig(num_virtual_tokens=2)).eval()
+    model.register_forward_pre_hook(
+        lambda _, __, inputs: widths.append(tuple(inputs["input_ids"].shape)), with_kwargs=True
+    )
+    trainer = AptTrainer(
+        model,
+        TrainingArguments(
+            str(tmp_path),
+            use_cpu=True,
+            report_to="none",
+            disable_tqdm=True,
+            per_device_eval_batch_size=4,
+            train_sampling_strategy=strategy,
+            remove_unused_columns=False,
+        ),
+        data_collator=collate,
+        compute_metrics=lambda result: seen.append(result) or {"accuracy": 0.0},
+    )
+    output = trainer.predict(data)
+
+    expected = [model(**{k: v for k, v in collate([row]).items() if k != "labels"}).logits[0] for row in data]
+    padded = sum(rows * width for rows, width in widths[:6])
+    assert (padded < 1.1 * sum(data["length"])) == (strategy == "group_by_length")
+    for logits, labels, row, alone in zip(output.predictions, output.label_ids, data, expected, strict=True):
+        real = slice(row["length"]) if per_token else ...
+        np.testing.assert_allclose(logits[real], alone.detach().numpy(), atol=1e-5)
+        assert labels[real].tolist() == row["labels"]
+    assert np.array_equal(seen[0].predictions, output.predictions)
+    assert np.array_equal(seen[0].label_ids, output.label_ids)
 
 
 def test_collator_of_this_file_pads_like_transformers(backbone_folder):

@@ -1,0 +1,147 @@
+"""The paper's claims, each with what the measurements say of it, in words made from the numbers. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+from apt_core.estimates import CONFIDENCE, Difference
+from apt_core.metric_names import reading_unit
+from benchmarks.paper_methods import ABLATIONS, APT, METHODS, PLUS, PT2, STAR
+from benchmarks.paper_results import Table
+from benchmarks.paper_statistics import Comparison, compare, compare_over_tables, lower_centre, profile
+
+Verdict = Literal["held", "did not hold", "undecided at this size", "not measured"]
+WORD_METRIC = "entity_f1"
+"""of tasks that label words, as the paper's CoNLL04; the others judge whole texts, as its COPA"""
+
+
+class Claim(NamedTuple):
+    """One claim."""
+
+    statement: str
+    verdict: Verdict
+    lines: list[str]
+    """what the verdict rests on, a sentence each"""
+
+
+_COMPARED = (
+    ("APT is better than PT-2.", ((APT, PT2),)),
+    ("It is so not only because it has more parameters: APT is better than PT-2+.", ((APT, PLUS),)),
+    ("Lengths from the gates are better than equal ones, with fewer parameters: PT-2* is better than PT-2.",
+     ((STAR, PT2),)),
+    ("Every part helps: APT is better than without h, without alpha and without lambda.",
+     tuple((APT, ablation) for ablation in ABLATIONS)),
+)  # fmt: skip
+_PROFILES = "Gates show what a task needs: labelling words uses lower layers than judging whole texts."
+
+
+def claims(tables: Sequence[Table]) -> list[Claim]:
+    """The paper's claims on the tables of one backbone.
+
+    The verdict on a comparison is that of the mean over the tasks with all their data, as the paper's is; of the only
+    table where there is one. Held: a two-sided paired t test over seeds, corrected by Holm for all comparisons beside
+    it, finds the difference. Did not hold: it finds the opposite.
+    """
+    alone = {each: compare(table) for each, table in enumerate(tables)}
+    full = [table for table in tables if table.setting.shots is None and reading_unit(table.metric_name)[1] == "points"]
+    deciding = full or list(tables)[:1]
+    pairs = [pair for _, group in _COMPARED for pair in group]
+    overall = {(each.method, each.other): each for each in compare_over_tables(deciding, pairs)}
+    found = []
+    for statement, group in _COMPARED:
+        decided = [overall.get(pair) for pair in group]
+        lines = []
+        for pair, mean in zip(group, decided, strict=True):
+            if mean is not None and len(deciding) > 1:
+                lines.append(f"{_titles(pair)}, mean over {len(deciding)} tasks, all examples: {_words(mean, None)}")
+            for index, table in enumerate(tables):
+                mine = [each for each in alone[index] if (each.method, each.other) == pair]
+                lines += [f"{_titles(pair)}, {table_title(table)}: {_words(each, table)}" for each in mine]
+        if statement == _COMPARED[-1][0]:
+            lines += [line for line in map(_spread_line, full) if line]
+        found.append(Claim(statement, _verdict(decided), lines))
+    return [*found, _profile_claim(full)]
+
+
+def table_title(table: Table) -> str:
+    """Which data a table is of."""
+    shots = table.setting.shots
+    if shots is None:
+        return f"{table.setting.task}, all examples"
+    unit = "per class" if table.split_sizes["train"] > shots else "in all"
+    return f"{table.setting.task}, {shots} examples {unit}"
+
+
+def difference_text(difference: Difference, metric_name: str) -> str:
+    """A difference with its interval, in the unit that differences are read in."""
+    factor, unit = reading_unit(metric_name)
+    mean = f"{factor * difference.mean:+.2f} {unit}"
+    if difference.low is None or difference.high is None:
+        return mean
+    return (
+        f"{mean}, {100 * CONFIDENCE:.0f} % interval {factor * difference.low:+.2f} to {factor * difference.high:+.2f}"
+    )
+
+
+def _words(comparison: Comparison, table: Table | None) -> str:
+    metric = table.metric_name if table is not None else "points"
+    difference = comparison.difference
+    text = difference_text(difference, metric)
+    seeds = f"{difference.count} seed" + ("s" if difference.count != 1 else "")
+    if comparison.p is None or comparison.p_holm is None or difference.half is None:
+        return f"{text}; undecided, {seeds} {'do not scatter' if difference.count > 1 else 'has no interval'}"
+    factor, unit = reading_unit(metric)
+    p = f"p {comparison.p:.3f}, corrected {comparison.p_holm:.3f}"
+    if comparison.verdict == "undecided":
+        return f"{text} ({p}); undecided: {seeds} could have shown {factor * difference.half:.2f} {unit}, uncorrected"
+    return f"{text} ({p}); {'held' if comparison.verdict == 'held' else 'the opposite'}"
+
+
+def _verdict(decided: Sequence[Comparison | None]) -> Verdict:
+    known = [each.verdict for each in decided if each is not None]
+    if "opposite" in known:
+        return "did not hold"
+    if len(known) < len(decided):
+        return "not measured" if not known else "undecided at this size"
+    return "held" if all(each == "held" for each in known) else "undecided at this size"
+
+
+def _profile_claim(tables: Sequence[Table]) -> Claim:
+    profiles = {index: profile(table) for index, table in enumerate(tables)}
+    words = [index for index, table in enumerate(tables) if table.metric_name == WORD_METRIC and profiles[index]]
+    texts = [index for index, table in enumerate(tables) if table.metric_name != WORD_METRIC and profiles[index]]
+    lines, signs = [], []
+    for low in words:
+        for high in texts:
+            difference = lower_centre(profiles[low], profiles[high])
+            signs.append(difference.sign)
+            layers = len(profiles[low].weight)
+            interval = ""
+            if difference.low is not None:
+                interval = (
+                    f", {100 * CONFIDENCE:.0f} % interval {difference.low:+.2f} to {difference.high:+.2f}, uncorrected"
+                )
+            reading = {"below": "lower", "above": "higher", "undecided": "undecided"}[difference.sign]
+            pair = f"{tables[low].setting.task} against {tables[high].setting.task}"
+            lines.append(f"mean layer of {layers}, {pair}: {difference.mean:+.2f}{interval}; {reading}")
+    if not signs:
+        return Claim(_PROFILES, "not measured", lines)
+    if "above" in signs:
+        return Claim(_PROFILES, "did not hold", lines)
+    return Claim(_PROFILES, "held" if set(signs) == {"below"} else "undecided at this size", lines)
+
+
+def _spread_line(table: Table) -> str | None:
+    found = profile(table)
+    if found is None:
+        return None
+    means = ", ".join(f"{layer.mean:.4f}" for layer in found.spread)
+    return (
+        f"how much h does, {table_title(table)}: from one validation example to another, a layer's mean token gate "
+        f"differs by a standard deviation of {means} (layer 1 to {len(found.spread)}; gates are between 0 and 1)"
+    )
+
+
+def _titles(pair: tuple[str, str]) -> str:
+    return f"{METHODS[pair[0]].title} minus {METHODS[pair[1]].title}"

@@ -1,0 +1,102 @@
+"""Times the contenders of one cell beside each other, in this process: ``python -m benchmarks.speed_cell KEY``.
+
+They share the weights of the backbone. Prints JSON; started by ``benchmarks.speed``, also in other environments.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+
+from apt_core.latency import interleaved
+from benchmarks.contenders import BACKBONE, PEFT, PRUNED, Run, backbone, builders, full_name, prepared, twin
+from benchmarks.speed_cells import CELLS, Cell
+
+
+def timed(runs: list[Run], seconds: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Milliseconds of wall-clock and of processor time [R, V], each round in an order of its own."""
+    processor: list[list[float]] = []
+    current = 0
+
+    @contextmanager
+    def chosen(index: int) -> Iterator[None]:
+        nonlocal current
+        current = index
+        yield
+
+    def run(repetition: int) -> None:
+        if repetition == len(processor):
+            processor.append([0.0] * len(runs))
+        start = time.process_time()
+        runs[current]()
+        processor[repetition][current] = 1e3 * (time.process_time() - start)
+
+    setups = [lambda index=index: chosen(index) for index in range(len(runs))]
+    wall = interleaved(setups, run, seconds=seconds, device=torch.device("cpu"), seed=seed, progress=False)
+    return wall, np.array(processor[1:])
+
+
+def quartiles(values: np.ndarray, digits: int = 4) -> dict[str, float]:
+    """Median and the quartiles around it."""
+    low, median, high = np.quantile(values, (0.25, 0.5, 0.75))
+    return {"median": round(median, digits), "low": round(low, digits), "high": round(high, digits)}
+
+
+def summary(cell: Cell, names: list[str], wall: np.ndarray, processor: np.ndarray) -> dict[str, dict[str, Any]]:
+    """Of every contender: times, and ratios within a round to the backbone and to PEFT.
+
+    Of the pruned ones also what the full prefix costs, what pruning saves, and that as a part of the cost: None where
+    the cost is lost in the scatter of the rounds.
+    """
+    column = {name: wall[:, index] for index, name in enumerate(names)}
+    base = names.index(BACKBONE)
+    found = {}
+    for index, name in enumerate(names):
+        found[name] = {
+            "wall_ms": quartiles(wall[:, index], 2),
+            "cpu_ms": quartiles(processor[:, index], 2),
+            "ratio": quartiles(wall[:, index] / wall[:, base]),
+            "cpu_ratio": quartiles(processor[:, index] / processor[:, base]),
+        }
+        if PEFT in names:
+            found[name]["to_peft"] = quartiles(wall[:, index] / column[PEFT])
+        if name in PRUNED:
+            full = column[full_name(cell)]
+            cost, saved = quartiles(full - column[BACKBONE], 2), quartiles(full - column[name], 2)
+            part = round(saved["median"] / cost["median"], 3) if cost["low"] > 0 else None
+            found[name] |= {"own_cost_ms": cost, "saved_ms": saved, "gives_back": part}
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cell", choices=CELLS)
+    parser.add_argument("--seconds", type=float, default=60.0, help="for the rounds, 6 at least [default: 60]")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--adapters", action="store_true", help="the library adapters instead, and its backbone")
+    arguments = parser.parse_args()
+    transformers.logging.set_verbosity_error()
+    torch.set_num_threads(arguments.threads)
+    cell = CELLS[arguments.cell]
+    model, chosen = backbone(cell), builders(cell, other_environment=arguments.adapters)
+    runs = [prepared(build, twin(model), cell) for build in chosen.values()]
+    wall, processor = timed(runs, arguments.seconds, seed=0)
+    result = {
+        "rounds": len(wall),
+        "threads": arguments.threads,
+        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+        "contenders": summary(cell, list(chosen), wall, processor),
+    }
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

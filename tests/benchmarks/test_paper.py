@@ -1,0 +1,262 @@
+"""The experiment with small backbones in this process; and once with real jobs, killed and gone on with."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from apt_core.__main__ import app as apt
+from apt_core.command_line import run_typer
+from apt_core.evaluate_run import load_run
+from apt_core.gate_log import GateLog
+from apt_core.jobs import locks
+from apt_core.jobs.local import LocalJobs
+from apt_core.run_format import read_run_info
+from apt_core.settled import settled_mass
+from benchmarks import paper, paper_runs
+from benchmarks.fine_tuning import app as fine_tuning
+from benchmarks.paper_methods import METHODS as METHODS_BY_NAME
+from benchmarks.paper_methods import star_lengths
+from benchmarks.paper_page import page
+from benchmarks.paper_plan import Training
+from benchmarks.paper_results import Measured, Results
+from benchmarks.paper_runs import Places
+from benchmarks.paper_settings import Setting
+from tests.benchmarks.conftest import InlineJobs
+
+DEADLINE_SECONDS = 900
+"""far more than anything here takes on a busy machine"""
+ROOT = Path(__file__).parent.parent.parent
+METHODS = "fine-tuning,apt,pt2-star,pt2-plus"
+
+
+@pytest.fixture(scope="module")
+def inline() -> Places:
+    return Places(
+        InlineJobs(lambda words: apt(words, standalone_mode=False)),
+        InlineJobs(lambda words: fine_tuning(words, standalone_mode=False)),
+    )
+
+
+def words_for(folder: Path, backbone: Path, data: Path, **changed: str) -> list[str]:
+    """A command line; an option that is changed to nothing is left out."""
+    options = {
+        "tasks": "copa", "model": str(backbone), "data-dir": str(data), "methods": METHODS, "shots": "16",
+        "seeds": "2", "learning-rates": "0.01,0.05", "epochs": "copa=1,copa/16=2", "num-virtual-tokens": "4",
+        "device": "cpu", "runs": str(folder / "runs"), "results": str(folder / "paper.json"), **changed,
+    }  # fmt: skip
+    return ["--debug", *(word for name, value in options.items() if value for word in (f"--{name}", value))]
+
+
+def call(monkeypatch, jobs: Places, words: list[str]) -> int:
+    """The command with jobs that are done at once; returns its exit code."""
+    monkeypatch.setattr(paper, "places", lambda *_: jobs)
+    monkeypatch.setattr(paper_runs, "LOOK_SECONDS", 0)
+    monkeypatch.setattr(sys, "argv", ["paper", *words])
+    with pytest.raises(SystemExit) as ending:
+        run_typer(paper.app)
+    return ending.value.code
+
+
+@pytest.fixture(scope="module")
+def done(backbone_folder, data_folder, tmp_path_factory, inline) -> Path:
+    """A whole experiment: four methods, 16 examples, two seeds, two learning rates."""
+    folder = tmp_path_factory.mktemp("paper")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        assert call(monkeypatch, inline, words_for(folder, backbone_folder, data_folder)) == 0
+    return folder
+
+
+def run_of(folder: Path, setting: Setting, measured: Measured) -> Path:
+    """Where a training was made."""
+    own = METHODS_BY_NAME[measured.method].lengths != "equal"
+    lengths = tuple(measured.prefix_lengths) if own else None
+    training = Training(setting, measured.method, measured.learning_rate, measured.seed, lengths, measured.tested)
+    return folder / "runs" / setting.slug / training.name
+
+
+def test_experiment_keeps_what_its_runs_came_to(done):
+    [table] = Results(done / "paper.json").tables
+    assert (table.setting.shots, table.setting.batch_size, table.setting.epochs) == (16, 4, 2)
+    assert table.split_sizes == {"train": 16, "validation": 12, "test": 12}
+    assert len(table.trainings) == 4 * 3
+    for each in table.trainings:
+        assert each.tested == (each.learning_rate == table.chosen[each.method])
+        if each.method == "fine-tuning":
+            continue
+        run = run_of(done, table.setting, each)
+        info = read_run_info(run)
+        assert (info.seed, info.prefix_lengths) == (each.seed, each.prefix_lengths)
+        settings = [info.training[name] for name in ("learning_rate", "shots", "epochs", "batch_size")]
+        assert settings == [each.learning_rate, 16, 2, 4]
+        assert info.metrics["validation"]["accuracy"] == pytest.approx(each.validation, abs=1e-6)
+        assert ("test" in info.metrics) == each.tested
+        gates = info.apt_config["token_gate"], info.apt_config["layer_scale"]
+        assert gates == (("hidden", True) if each.method == "apt" else ("none", False))
+        if each.method == "apt":
+            rows = [json.loads(line)["layer_gates"] for line in (run / "predictions.jsonl").read_text().splitlines()]
+            assert each.gate_spread == pytest.approx(np.std(rows, axis=0), abs=1e-6)
+            assert each.gate_spread[0] < 1e-6  # the first position of every text is the same token
+            assert each.gate_mass == pytest.approx(settled_mass(GateLog(run / "gates")), abs=1e-6)
+
+
+def test_lengths_of_star_and_plus_follow_from_the_runs_of_apt(done):
+    [table] = Results(done / "paper.json").tables
+    for seed, run in table.final("pt2-star").items():
+        assert tuple(run.prefix_lengths) == star_lengths(table.final("apt")[seed].gate_mass, 12)
+    plus = table.final("pt2-plus")[1]
+    assert abs(plus.parameters - table.final("apt")[1].parameters) <= min(plus.token_sizes) / 2
+
+
+def test_runs_of_all_weights_are_removed_once_they_are_needed_no_more(done):
+    assert not list((done / "runs").glob("*/fine-tuning-*"))
+    load_run(next((done / "runs").glob("*/apt-*")))
+
+
+def test_page_is_made_from_the_results_alone(done):
+    text = (done / "paper.md").read_text(encoding="utf-8")
+    assert text == page(Results(done / "paper.json").tables, "paper.json")
+    assert "copa, 16 examples in all" in text
+
+
+def test_second_call_trains_nothing_even_without_the_run_folders(
+    done, backbone_folder, data_folder, tmp_path, inline, monkeypatch, capsys
+):
+    shutil.copy(done / "paper.json", tmp_path / "paper.json")
+    before = len(inline.prefixes.submitted), len(inline.all_weights.submitted)
+    assert call(monkeypatch, inline, words_for(tmp_path, backbone_folder, data_folder)) == 0
+    assert (len(inline.prefixes.submitted), len(inline.all_weights.submitted)) == before
+    assert "in all 0 trainings" in capsys.readouterr().err
+    assert (tmp_path / "paper.md").read_text() == (done / "paper.md").read_text()
+
+
+def test_run_that_lacks_its_test_is_trained_again_where_its_folder_is_gone(
+    done, backbone_folder, data_folder, tmp_path, inline, monkeypatch
+):
+    content = json.loads((done / "paper.json").read_text())
+    lost = next(each for each in content["tables"][0]["trainings"] if each["method"] == "pt2-plus" and each["tested"])
+    lost["tested"], lost["test"] = False, None
+    (tmp_path / "paper.json").write_text(json.dumps(content))
+    before = len(inline.prefixes.submitted)
+    assert call(monkeypatch, inline, words_for(tmp_path, backbone_folder, data_folder)) == 0
+    assert [words[0] for words in inline.prefixes.submitted[before:]] == ["train", "evaluate"]
+
+
+def test_training_that_fails_ends_the_command_with_its_log_and_is_tried_again(
+    backbone_folder, data_folder, tmp_path, inline, monkeypatch, capsys
+):
+    def fail(words: list[str]) -> None:
+        raise RuntimeError("out of luck")
+
+    words = words_for(
+        tmp_path, backbone_folder, data_folder, methods="pt2", shots="full", seeds="1", **{"learning-rates": "0.01"}
+    )
+    broken = Places(InlineJobs(fail), InlineJobs(fail))
+    assert call(monkeypatch, broken, words) == 1
+    assert "out of luck" in capsys.readouterr().err
+    assert call(monkeypatch, inline, words) == 0
+    assert len(Results(tmp_path / "paper.json").tables[0].trainings) == 1
+
+
+def test_dry_run_says_the_costs_and_starts_nothing(backbone_folder, data_folder, tmp_path, inline, monkeypatch, capsys):
+    before = len(inline.prefixes.submitted)
+    words = words_for(tmp_path, backbone_folder, data_folder, shots="full")
+    assert call(monkeypatch, inline, [*words, "--dry-run"]) == 0
+    said = capsys.readouterr().err
+    assert "copa, all examples, epochs: 1: 12 trainings, 8 measurements on test, about" in said
+    assert "a short measurement now" in said
+    assert len(inline.prefixes.submitted) == before
+    assert not (tmp_path / "paper.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"tasks": "nothing"}, "tasks: got 'nothing'"),
+        ({"tasks": "copa:"}, "tasks: got 'copa:'"),
+        ({"methods": "pt2-star"}, "methods: got 'pt2-star'; accepted: apt with it"),
+        ({"shots": "many"}, "shots: got 'many'"),
+        ({"shots": "1000"}, "shots: got 1000; accepted: at most 40"),
+        ({"learning-rates": "0.1,x"}, "learning-rates: got 'x'"),
+        ({"epochs": "copa=0"}, "epochs: got 'copa=0'"),
+        ({"grid-seeds": "3"}, "grid-seeds: got 3"),
+    ],
+)
+def test_bad_options_are_refused_in_one_line_before_anything_starts(
+    backbone_folder, data_folder, tmp_path, inline, monkeypatch, capsys, changed, message
+):
+    words = words_for(tmp_path, backbone_folder, data_folder, **changed)[1:]
+    assert call(monkeypatch, inline, words) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_second_call_at_the_same_time_is_refused(backbone_folder, data_folder, tmp_path, inline, monkeypatch, capsys):
+    held = locks.take(tmp_path / "runs" / paper.DRIVER_FILE)
+    try:
+        words = words_for(tmp_path, backbone_folder, data_folder)[1:]
+        assert call(monkeypatch, inline, words) == 2
+    finally:
+        os.close(held)
+    assert "a folder that no other call of this command works on" in capsys.readouterr().err
+    assert not (tmp_path / "paper.json").exists()
+
+
+def test_cluster_has_its_jobs_on_a_shared_disk_and_no_program_for_all_weights(tmp_path):
+    where = paper_runs.places(tmp_path, "ray", "http://127.0.0.1:1", 2)
+    assert (type(where.prefixes).__name__, where.prefixes.address) == ("RayJobs", "http://127.0.0.1:1")
+    assert where.all_weights is None
+
+
+def test_fine_tuning_on_a_cluster_is_refused(backbone_folder, data_folder, tmp_path, inline, monkeypatch, capsys):
+    words = words_for(tmp_path, backbone_folder, data_folder)[1:]
+    assert call(monkeypatch, Places(inline.prefixes, None), words) == 2
+    assert "the other methods with --executor ray" in capsys.readouterr().err
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, "did not happen in time"
+        time.sleep(0.1)
+
+
+@pytest.mark.slow
+def test_killed_experiment_goes_on_with_its_jobs_and_trains_nothing_twice(tmp_path):
+    """The real command on a built-in task with the offline backbone: its driver is killed while a training runs."""
+    results, runs = tmp_path / "paper.json", tmp_path / "runs"
+    command = [
+        sys.executable, "-m", "benchmarks.paper", "--tasks", "pydoc-topic", "--methods", "fine-tuning,apt", "--shots",
+        "full", "--seeds", "1", "--max-steps", "5", "--max-length", "16", "--learning-rates", "1e-2", "--device", "cpu",
+        "--runs", str(runs), "--results", str(results),
+    ]  # fmt: skip
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    driver = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+    jobs = LocalJobs(runs / ".jobs")
+    try:
+        wait_for(lambda: driver.poll() is not None or any(jobs.status(job.id) == "running" for job in jobs.list()))
+    finally:
+        driver.send_signal(signal.SIGKILL)
+        said = driver.communicate()[1]
+    assert driver.returncode == -signal.SIGKILL, said
+    assert "in all 2 trainings, about" in said
+    assert not results.exists()
+    again = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=DEADLINE_SECONDS)
+    assert again.returncode == 0, again.stderr
+    [table] = Results(results).tables
+    assert {each.method: each.tested for each in table.trainings} == {"apt": True, "fine-tuning": True}
+    assert table.split_sizes == {"train": 72, "validation": 360, "test": 540}
+    assert table.setting.max_steps == 5
+    words = [job.arguments[0] for job in jobs.list()]
+    assert sorted(words) == ["evaluate", "evaluate", "train", "train"]
+    assert results.with_suffix(".md").read_text(encoding="utf-8") == page([table], "paper.json")
