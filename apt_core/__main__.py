@@ -114,7 +114,10 @@ def train_command(
     record_every: options.RecordEvery = None,
     record_dtype: options.RecordDtype = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="go on with the interrupted run in --out, with its own settings")
+        bool,
+        typer.Option(
+            "--resume", help="go on with the interrupted run in --out, with its own settings; its batch may be split"
+        ),
     ] = False,
     memory_check: options.MemoryCheck = True,
     measure: options.Measure = True,

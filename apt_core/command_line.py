@@ -11,6 +11,7 @@ import typer
 from typer.exceptions import TyperException
 
 from apt_core.errors import AptError, AptWriteError
+from apt_core.memory import AptMemoryError
 from apt_core.processes import is_main_rank, num_ranks
 from apt_core.secrets import RedactedStream, redact
 
@@ -44,7 +45,7 @@ def _run(app: typer.Typer) -> None:
     except TyperException as problem:  # a flag or argument that does not fit
         _end(f"{problem.format_message()} See --help.", 2, debug)
     except AptError as problem:
-        _end(str(problem), 1 if isinstance(problem, AptWriteError) else 2, debug)
+        _end(str(problem), 1 if isinstance(problem, AptWriteError | AptMemoryError) else 2, debug)
     except Exception as problem:
         hint = "" if debug else " Add --debug for the traceback."
         _end(f"{type(problem).__name__}: {problem}.{hint}", 1, debug)

@@ -173,7 +173,8 @@ class _Driver:
         if standing.step == "evaluate":
             return ["evaluate", str(folder), "--split", "test"]
         if standing.info is not None:
-            return ["train", "--out", str(folder), RESUME]  # the run knows all its settings
+            unchecked = recorded.spec.options(training.task).unchecked
+            return ["train", "--out", str(folder), RESUME, *unchecked]  # the run knows all its settings
         with contextlib.suppress(OSError):  # empty: a training was ended while it prepared
             (folder / CHECKPOINT_FOLDER).rmdir()
         if training.parent is None:

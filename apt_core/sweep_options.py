@@ -23,10 +23,12 @@ OPTIONS: dict[str, tuple[type[Settings] | None, str]] = {
     for kind in (AptConfig, TrainSettings, DataSource)
     for field in kind.model_fields
     if field not in _NOT_OPTIONS
-} | {"model": (None, "model"), "measure": (None, "measure")}
+} | {"model": (None, "model"), "measure": (None, "measure"), "memory-check": (None, "memory_check")}
 """flag of ``train`` without its dashes -> the settings that it belongs to, and its field"""
 _LISTS = ("attention", "snapshot_steps")
 """that the command line takes as one text with commas"""
+_SWITCHES = ("measure", "memory-check")
+"""options that are no settings of the run"""
 DEFAULT_MODEL = "minilm"
 _SAID_BY = {"seed": "The key seeds says it.", "prefix-lengths": "The keys budgets and methods say it."}
 
@@ -43,11 +45,16 @@ class TaskOptions(NamedTuple):
     measure: bool | None
     """None: not said"""
 
+    @property
+    def unchecked(self) -> list[str]:
+        """What every training of the task is to be told beside its settings."""
+        return ["--no-memory-check"] if self.given.get("memory-check") is False else []
+
     def words(self) -> list[str]:
-        """The same for the command line, but for the learning rate and whether to measure."""
+        """The settings for the command line, but for the learning rate."""
         words: list[str] = []
         for flag, value in self.given.items():
-            if flag in ("lr", "measure"):
+            if flag in ("lr", *_SWITCHES):
                 continue
             if isinstance(value, bool):
                 words.append(f"--{flag}" if value else f"--no-{flag}")
@@ -72,11 +79,12 @@ def task_options(given: Mapping[str, Any], task: str, place: str) -> TaskOptions
         if flag not in OPTIONS or isinstance(value, dict):
             accepted = f"an option of train that a sweep does not vary: {', '.join(OPTIONS)}"
             raise bad_value(f"{place}.{flag}", value, accepted, _SAID_BY.get(flag, ""))
-    model, measure = values.get("model", DEFAULT_MODEL), values.get("measure")
+    model = values.get("model", DEFAULT_MODEL)
     if not isinstance(model, str) or not model.strip():
         raise bad_value(f"{place}.model", model, "a folder, a Hub name, or minilm")
-    if not isinstance(measure, bool | None):
-        raise bad_value(f"{place}.measure", measure, "true or false")
+    for flag in _SWITCHES:
+        if not isinstance(values.get(flag), bool | None):
+            raise bad_value(f"{place}.{flag}", values[flag], "true or false")
     fields: dict[type[Settings] | None, dict[str, Any]] = {AptConfig: {}, TrainSettings: {}, DataSource: {}, None: {}}
     for flag, value in values.items():
         kind, field = OPTIONS[flag]
@@ -91,4 +99,4 @@ def task_options(given: Mapping[str, Any], task: str, place: str) -> TaskOptions
     checked = {AptConfig: apt, TrainSettings: training, DataSource: data}
     for flag, (kind, field) in ((flag, OPTIONS[flag]) for flag in values):
         values[flag] = values[flag] if kind is None else getattr(checked[kind], field)
-    return TaskOptions(values, model, apt, training, data, measure)
+    return TaskOptions(values, model, apt, training, data, values.get("measure"))

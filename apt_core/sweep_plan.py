@@ -111,7 +111,7 @@ def arguments_of(training: Training, spec: SweepSpec, out: Path, budget: Path | 
     """
     options = spec.options(training.task)
     unmeasured = [] if options.measure or (spec.measures and training.method == FULL) else ["--no-measure"]
-    end = ["--out", str(out / training.name), *unmeasured]
+    end = ["--out", str(out / training.name), *unmeasured, *options.unchecked]
     if training.parent is not None:  # task, backbone, data, seed and all other settings are the parent's
         return ["retrain", str(out / training.parent), "--budget", str(budget), *end]
     words = ["train", "--task", training.task, *options.words()]

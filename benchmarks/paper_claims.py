@@ -39,9 +39,10 @@ _PROFILES = "Gates show what a task needs: labelling words uses lower layers tha
 def claims(tables: Sequence[Table]) -> list[Claim]:
     """The paper's claims on the tables of one backbone.
 
-    The verdict on a comparison is that of the mean over the tasks with all their data, as the paper's is; of the only
-    table where there is one. Held: a two-sided paired t test over seeds, corrected by Holm for all comparisons beside
-    it, finds the difference. Did not hold: it finds the opposite.
+    The verdict on a comparison is that of the mean over the tasks with all their data, as the paper's is; of the first
+    table where there are only few-shot ones. Held: a two-sided paired t test over seeds, corrected by Holm for all
+    comparisons beside it, finds the difference. Did not hold: it finds the opposite. A claim of several comparisons
+    holds if all do.
     """
     alone = {each: compare(table) for each, table in enumerate(tables)}
     full = [table for table in tables if table.setting.shots is None and reading_unit(table.metric_name)[1] == "points"]

@@ -183,8 +183,7 @@ class _Driver:
         words = ["train", *words_of(training.setting, self._where.data_dir), "--out", str(folder)]
         words += ["--lr", repr(training.learning_rate), "--seed", str(training.seed), "--device", self._where.device]
         method = METHODS[training.method]
-        if method.all_weights:
-            assert self._jobs.all_weights is not None  # check_places has looked
+        if method.all_weights and self._jobs.all_weights is not None:
             return words, self._jobs.all_weights
         lengths = ("--num-virtual-tokens", str(training.setting.num_virtual_tokens))
         if training.lengths is not None:

@@ -108,9 +108,11 @@ def _write(folder: Path, record: JobRecord) -> None:
 
 
 def _say(folder: Path, problem: str) -> None:
-    """Adds a line to the job's log, if the disk takes it."""
-    with contextlib.suppress(OSError), (folder / LOG_FILE).open("a", encoding="utf-8") as log:
-        log.write(f"error: {problem}.\n")
+    """Adds a line to the job's log, if the disk takes it; what was printed last may be no whole line."""
+    with contextlib.suppress(OSError), (folder / LOG_FILE).open("ab+") as log:
+        log.seek(max(0, log.tell() - 1))
+        end = b"" if log.read() in (b"", b"\n") else b"\n"
+        log.write(end + f"error: {problem}.\n".encode())
 
 
 def _adopt_orphans() -> None:

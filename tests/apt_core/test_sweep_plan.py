@@ -109,7 +109,7 @@ def test_equal_lengths_may_count_as_positions():
 
 def test_commands_are_accepted_as_they_would_be_typed():
     text = GRID + (
-        'methods = ["share", "uniform", "random"]\n[train]\nnum-virtual-tokens = 8\nbf16 = true\n'
+        'methods = ["share", "uniform", "random"]\n[train]\nnum-virtual-tokens = 8\nbf16 = true\nmemory-check = false\n'
         'snapshot-steps = [5, 20]\n[train.copa]\ndata-dir = "my data"'
     )
     spec, commands = parse(text), get_command(app).commands
@@ -117,7 +117,7 @@ def test_commands_are_accepted_as_they_would_be_typed():
         words = arguments_of(training, spec, Path("out"), Path("out/.budgets/x.json"))
         given = commands[words[0]].make_context(words[0], words[1:], parent=None, resilient_parsing=False).params
         assert given["out"] == Path("out") / training.name
-        assert given["measure"] is False
+        assert (given["measure"], given["memory_check"]) == (False, False)
         if training.method == "share":
             assert (given["run"], given["budget"]) == (Path("out") / training.parent, Path("out/.budgets/x.json"))
             continue

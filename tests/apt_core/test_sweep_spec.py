@@ -66,6 +66,7 @@ def test_whole_numbers_are_totals_and_others_fractions():
         (GRID + '[train]\nmodel = ""', "train.model: got ''"),
         (GRID + "[train]\nmodel = 3", "train.model: got 3"),
         (GRID + "[train]\nmeasure = 1", "train.measure: got 1; accepted: true or false"),
+        (GRID + "[train]\nmemory-check = 'no'", "train.memory-check: got 'no'; accepted: true or false"),
         (GRID + "[train.rte]\nepochs = 1", "train.rte: got .*; accepted: a table for one of its tasks: copa"),
         (GRID + 'methods = ["greedy"]\n[train]\nmeasure = false', "train.measure: got False; accepted: true, because"),
         (GRID + "learning_rates = [0.1]\n[train]\nlr = 0.1", "train.lr: got 0.1; accepted: nothing beside"),

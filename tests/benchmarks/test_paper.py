@@ -21,7 +21,7 @@ from apt_core.evaluate_run import load_run
 from apt_core.gate_log import GateLog
 from apt_core.jobs import locks
 from apt_core.jobs.local import LocalJobs
-from apt_core.run_format import read_run_info
+from apt_core.run_format import read_run_info, update_finished_run
 from apt_core.settled import settled_mass
 from benchmarks import paper, paper_runs
 from benchmarks.fine_tuning import app as fine_tuning
@@ -166,6 +166,24 @@ def test_training_that_fails_ends_the_command_with_its_log_and_is_tried_again(
     assert "out of luck" in capsys.readouterr().err
     assert call(monkeypatch, inline, words) == 0
     assert len(Results(tmp_path / "paper.json").tables[0].trainings) == 1
+
+
+def test_interrupted_run_is_gone_on_with_and_not_begun_again(
+    backbone_folder, data_folder, tmp_path, inline, monkeypatch
+):
+    words = words_for(
+        tmp_path, backbone_folder, data_folder, methods="pt2", shots="full", seeds="1", **{"learning-rates": "0.01"}
+    )
+    assert call(monkeypatch, inline, words) == 0
+    [run] = (tmp_path / "runs").glob("*/pt2-*")
+    begun = update_finished_run(run, status="interrupted", metrics={}).created_at
+    (tmp_path / "paper.json").unlink()
+    before = len(inline.prefixes.submitted)
+    assert call(monkeypatch, inline, words) == 0
+    submitted = inline.prefixes.submitted[before:]
+    assert [(words[0], "--resume" in words) for words in submitted] == [("train", True), ("evaluate", False)]
+    assert read_run_info(run).created_at == begun
+    assert Results(tmp_path / "paper.json").tables[0].trainings[0].tested
 
 
 def test_dry_run_says_the_costs_and_starts_nothing(backbone_folder, data_folder, tmp_path, inline, monkeypatch, capsys):
