@@ -9,8 +9,11 @@ import argparse
 import ipaddress
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 from urllib.parse import urlsplit
+
+from apt_core.errors import AptError
+from apt_core.jobs.places import Executor, place
 
 DEFAULT_ROOTS = ("runs", "sample_runs")
 APP_FILE = "app.py"
@@ -39,6 +42,10 @@ class Flags(NamedTuple):
     """said to be open to others"""
     problem: str = ""
     """what could not be understood; the app then changes nothing"""
+    executor: Executor = "local"
+    """where jobs run"""
+    address: str | None = None
+    """of a cluster's dashboard; None: as ``place`` has it"""
 
 
 class Opening(NamedTuple):
@@ -84,16 +91,23 @@ def read_flags(argv: Sequence[str]) -> Flags:
         parser.add_argument(name, action="append", default=[])
     for name in ("--read-only", "--shared"):
         parser.add_argument(name, action="store_true")
+    parser.add_argument("--executor", choices=get_args(Executor), default="local")
+    parser.add_argument("--address")
     try:
         known, other = parser.parse_known_args(list(argv[1:]))
     except argparse.ArgumentError as problem:
         return Flags(problem=str(problem))
-    problem = ""
+    runs, problem = tuple(known.runs) or DEFAULT_ROOTS, ""
     if other and Path(argv[0]).name == APP_FILE:
-        accepted = "--runs DIR, --data DIR, --editor EMAIL, --read-only, --shared"
+        accepted = "--runs DIR, --data DIR, --editor EMAIL, --read-only, --shared, --executor ray, --address URL"
         problem = f"unknown {' '.join(other)!r}; accepted after --: {accepted}"
-    runs = tuple(known.runs) or DEFAULT_ROOTS
-    return Flags(runs, tuple(known.data), tuple(known.editor), known.read_only, known.shared, problem)
+    executor, address = known.executor, known.address
+    try:
+        place(Path(runs[0]), executor=executor, address=address)
+    except AptError as wrong:
+        executor, address, problem = "local", None, str(wrong).rstrip(".")
+    data, editors = tuple(known.data), tuple(known.editor)
+    return Flags(runs, data, editors, known.read_only, known.shared, problem, executor, address)
 
 
 def read_sign_in(secrets: Mapping[str, Any], flags: Flags, *, installed: bool) -> SignIn:

@@ -24,6 +24,8 @@ PAGES = {
     "budget": f"budget?{RUN}",
     "investment": "investment",
     "pilot": "pilot",
+    "jobs": "jobs",
+    "sweeps": "sweeps",
 }
 VIEWS = {"": ("light", 1280), "-dark": ("dark", 1280), "-narrow": ("light", 390)}
 SETTLED_MS = 3_000

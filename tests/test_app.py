@@ -45,7 +45,8 @@ def texts(elements) -> str:
 def test_dashboard_process_never_loads_torch():
     script = (
         "import sys\n"
-        "from analysis.pages import budget, compare, errors, evidence, gates, investment, pilot, runs, tasks\n"
+        "from analysis.pages import budget, compare, errors, evidence, gates, investment, jobs, notices, pilot, runs\n"
+        "from analysis.pages import sweeps, tasks\n"
         "import analysis.__main__\n"
         "print([name for name in ('torch', 'transformers', 'datasets') if name in sys.modules])"
     )

@@ -29,11 +29,29 @@ def root(jobs) -> Path:
     return jobs.root
 
 
-def test_folder_without_jobs_says_what_makes_some(jobs):
+def test_folder_without_jobs_says_what_makes_some(jobs, root):
     app = page()
     assert "There is no job yet" in texts(app.info)
-    assert "python -m apt_core jobs submit train" in texts(app.code)
+    assert f"python -m apt_core jobs submit --runs {root} train --out {root / 'first'}" in texts(app.code)
     assert "cpu-0: free" in texts(app.markdown)
+
+
+def test_jobs_of_a_cluster_are_not_said_to_take_this_machines_slots(jobs, monkeypatch):
+    jobs.add("far", "running")
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--executor", "ray", "--address", "http://10.0.0.4:8265"])
+    app = page()
+    assert "on the cluster http://10.0.0.4:8265" in texts(app.markdown)
+    assert "cpu-0" not in texts(app.markdown)
+    assert names(app) == ["far"]
+
+
+def test_cluster_that_does_not_answer_is_said_so_on_the_page(tmp_path, monkeypatch):
+    pytest.importorskip("ray", reason="ray is an extra")
+    words = ["app.py", "--runs", str(tmp_path), "--executor", "ray", "--address", "http://127.0.0.1:9"]
+    monkeypatch.setattr(sys, "argv", words)  # the port of 'discard': nobody answers
+    app = page()
+    assert "The jobs cannot be listed" in texts(app.error)
+    assert "127.0.0.1:9" in texts(app.error)
 
 
 def test_jobs_are_ordered_and_told_with_slot_place_and_memory(jobs):
@@ -92,7 +110,7 @@ def test_hundreds_are_not_cut_silently_and_cost_no_log(jobs):
     assert jobs.asked_for_logs == []
 
 
-def test_log_is_read_once_it_is_open_and_keeps_its_end(jobs):
+def test_log_is_read_once_it_is_open_and_keeps_its_end(jobs, root):
     job = jobs.add("b", "running", printed="x" * 30_000 + "\nlast words")
     app = page()
     assert jobs.asked_for_logs == []
@@ -101,7 +119,7 @@ def test_log_is_read_once_it_is_open_and_keeps_its_end(jobs):
     (log,) = (code.value for code in app.code if "last words" in code.value)
     assert len(log) <= 4_000
     assert log.endswith("last words")
-    assert f"python -m apt_core jobs logs {job.id} --follow" in texts(app.caption)
+    assert f"python -m apt_core jobs logs {job.id} --follow --runs {root}" in texts(app.code)
 
 
 def test_failed_job_says_why_and_is_retried_by_one_click(jobs):

@@ -14,8 +14,9 @@ from streamlit.errors import StreamlitAPIException
 from analysis.pages import access
 from analysis.runs import Found, Run, find_runs
 from apt_core.errors import AptValueError
-from apt_core.jobs import LocalJobs
-from apt_core.jobs.commands import JOBS_FOLDER
+from apt_core.jobs import Jobs
+from apt_core.jobs.places import place
+from apt_core.jobs.ray_client import checked_address
 
 
 def roots() -> list[Path]:
@@ -71,9 +72,22 @@ def found() -> Found:
     return find_runs(chosen_roots())
 
 
-def jobs() -> LocalJobs:
-    """Trainings that this dashboard's folder knows of."""
-    return LocalJobs(roots()[0] / JOBS_FOLDER)
+def cluster() -> str | None:
+    """The address of the Ray cluster where trainings run; None: on this machine."""
+    flags = access.flags()
+    return checked_address(flags.address) if flags.executor == "ray" else None
+
+
+def jobs_flags() -> list[str]:
+    """The words of ``python -m apt_core jobs`` that mean the same jobs."""
+    address = cluster()
+    return ["--executor", "ray", "--address", address] if address else ["--runs", str(roots()[0])]
+
+
+def jobs() -> Jobs:
+    """Trainings that this dashboard's folder, or the cluster that it was started with, knows of."""
+    flags = access.flags()
+    return place(roots()[0], executor=flags.executor, address=flags.address)
 
 
 def plain(text: object) -> str:

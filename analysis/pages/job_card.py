@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -124,7 +125,9 @@ def show_log(job: Job, *, is_open: bool = False) -> None:
     if log.open:
         text = shown(log_end(job, SHOWN_LINES)[-SHOWN_LOG:], SHOWN_LOG)
         log.code(text or "nothing printed yet", language=None, wrap_lines=True)
-        log.caption(f"The last {SHOWN_LINES} lines. `python -m apt_core jobs logs {job.id} --follow` prints all of it.")
+        log.caption(f"The last {SHOWN_LINES} lines. This prints all of them:")
+        words = ["python", "-m", "apt_core", "jobs", "logs", job.id, "--follow", *context.jobs_flags()]
+        log.code(shlex.join(words), language="bash", wrap_lines=True)
 
 
 def log_end(job: Job, lines: int = LAST_LINES) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from datetime import UTC, datetime
 
 import psutil
@@ -36,10 +37,10 @@ def show() -> None:
 
 
 def _show_nothing_yet() -> None:
+    root = context.roots()[0]
+    words = ["python", "-m", "apt_core", "jobs", "submit", *context.jobs_flags(), "train", "--out", str(root / "first")]
     st.info("There is no job yet. Retrain on the Budget page and the Pilot page make some; so does this:")
-    root = context.plain(context.roots()[0])
-    st.code("python -m apt_core jobs submit train --out runs/first", language="bash")
-    st.caption(f"Jobs of this page are those of the folder {root}: `--runs` of the command says which one is meant.")
+    st.code(shlex.join(words), language="bash", wrap_lines=True)
 
 
 def _drawn(standings: list[Standing]) -> tuple:
@@ -58,7 +59,11 @@ def _show_live(choice: str, drawn: tuple) -> None:
     if _drawn(standings) != drawn:
         st.rerun()
     now = board(standings)
-    _show_machine(now.running)
+    cluster = context.cluster()
+    if cluster:
+        st.badge(f"on the cluster {context.plain(cluster)}", icon=":material/lan:")
+    else:
+        _show_machine(now.running)
     if standings:
         st.caption(f"{now.words}.")
     left = board(matching([*now.running, *now.waiting], choice))

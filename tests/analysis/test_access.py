@@ -45,6 +45,20 @@ def test_flags_that_were_typed_are_read():
     words = ["app.py", "--runs", "a", "--runs", "b", "--data", "d", "--editor", "x@y.z", "--read-only", "--shared"]
     assert read_flags(words) == Flags(("a", "b"), ("d",), ("x@y.z",), True, True)
     assert read_flags(["app.py"]) == Flags(DEFAULT_ROOTS)
+    cluster = ["app.py", "--executor", "ray", "--address", "http://127.0.0.1:8265"]
+    assert read_flags(cluster) == Flags(executor="ray", address="http://127.0.0.1:8265")
+
+
+@pytest.mark.parametrize(
+    "words", [["--executor", "ray"], ["--executor", "ray", "--address", "here"], ["--address", "x"]]
+)
+def test_cluster_without_a_usable_address_leaves_the_app_readable_only(words, monkeypatch):
+    monkeypatch.delenv("APT_RAY_ADDRESS", raising=False)
+    flags = read_flags(["app.py", "--runs", "mine", *words])
+    assert (flags.runs, flags.executor, flags.address) == (("mine",), "local", None)
+    answer = decide(flags, HERE, SignIn(), {})
+    assert not answer.may_edit
+    assert "got " in answer.reason
 
 
 @pytest.mark.parametrize("words", [["--readonly"], ["--read-onl"], ["--runs"], ["--shared=yes"], ["runs"], ["--data"]])

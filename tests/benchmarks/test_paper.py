@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +62,7 @@ def words_for(folder: Path, backbone: Path, data: Path, **changed: str) -> list[
 def call(monkeypatch, jobs: Places, words: list[str]) -> int:
     """The command with jobs that are done at once; returns its exit code."""
     monkeypatch.setattr(paper, "places", lambda *_: jobs)
-    monkeypatch.setattr(paper_runs, "LOOK_SECONDS", 0)
+    monkeypatch.setattr(paper, "do_all", partial(paper_runs.do_all, look_seconds=0))
     monkeypatch.setattr(sys, "argv", ["paper", *words])
     with pytest.raises(SystemExit) as ending:
         run_typer(paper.app)

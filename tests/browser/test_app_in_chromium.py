@@ -50,12 +50,15 @@ def test_budget_page_shows_lengths_and_the_command(page, address):
     expect(page.get_by_text(re.compile("first-pruned24-1")).first).to_be_visible()
 
 
+PAGES = ("gates", "compare", "errors", "tasks", "evidence", "budget", "investment", "pilot", "jobs", "sweeps")
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
 def test_pages_fit_the_window_in_light_and_dark(browser, address, scheme, width):
     context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
     page = context.new_page()
-    for name in ("", "gates", "compare", "errors", "tasks", "evidence", "budget", "investment", "pilot"):
+    for name in ("", *PAGES):
         page.goto(f"{address}/{name}")
         page.wait_for_selector("h1", timeout=PATIENCE_MS)
         assert page.evaluate("document.documentElement.scrollWidth") <= width
