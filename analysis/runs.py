@@ -24,6 +24,7 @@ from apt_core.run_format import (
     read_run_info,
     status_of,
 )
+from apt_core.sweep_format import SWEEP_FILE
 
 MAX_METRICS_BYTES = 256 * 2**20
 MAX_REASON = 600
@@ -128,12 +129,14 @@ class Found(NamedTuple):
 
 
 def find_runs(roots: Iterable[Path]) -> Found:
-    """All runs directly inside ``roots``; hidden folders are passed over, missing roots are empty.
+    """All runs directly inside ``roots`` and the sweeps there; hidden folders are passed over, missing roots are empty.
 
     Only ``run.json`` is opened, and only where it changed since the last time. Links are listed, never followed.
     """
     runs, rejected = [], []
-    for root in dict.fromkeys(roots):
+    given = list(dict.fromkeys(roots))
+    folders = list(given)
+    for root in folders:  # which grows by the sweeps that are found
         try:
             entries = sorted(os.scandir(root), key=lambda entry: entry.name)
         except (FileNotFoundError, NotADirectoryError):
@@ -146,7 +149,9 @@ def find_runs(roots: Iterable[Path]) -> Found:
                 continue
             folder = root / entry.name
             found = "it is a link; links are not followed" if entry.is_symlink() else _look(folder)
-            if isinstance(found, str):
+            if isinstance(found, str) and root in given and not entry.is_symlink() and _is_sweep(folder):
+                folders += [folder] if folder not in folders else []
+            elif isinstance(found, str):
                 rejected.append(Rejected(folder, found))
             else:
                 runs.append(Run(folder, found))
@@ -156,6 +161,11 @@ def find_runs(roots: Iterable[Path]) -> Found:
             run.key = run.folder.as_posix()
     runs.sort(key=lambda run: (run.started.timestamp() if run.started else 0.0, run.name), reverse=True)
     return Found(runs, rejected)
+
+
+def _is_sweep(folder: Path) -> bool:
+    """Whether it holds the runs of a sweep, and is none itself."""
+    return (folder / SWEEP_FILE).is_file() and not (folder / RUN_FILE).exists()
 
 
 def _look(folder: Path) -> RunInfo | str:

@@ -10,6 +10,7 @@ from analysis.runs import Run, family_of, find_runs, open_run
 from apt_core.errors import AptError
 from apt_core.run_format import RUN_FILE, RunInfo
 from apt_core.run_writer import RunWriter
+from apt_core.sweep_format import SWEEP_FILE
 
 
 def test_find_runs_lists_newest_first_and_damaged_with_reason(record_run, tmp_path):
@@ -30,6 +31,19 @@ def test_find_runs_lists_newest_first_and_damaged_with_reason(record_run, tmp_pa
     assert "schema_version: got 99" in reasons["future"]
     assert "no run.json" in reasons["empty"]
     assert "links are not followed" in reasons["linked"]
+
+
+def test_runs_of_a_sweep_are_found_in_its_folder_and_no_deeper(record_run, tmp_path):
+    record_run(tmp_path / "alone", steps=1)
+    for sweep in (tmp_path / "grid", tmp_path / "grid" / "inner"):
+        record_run(sweep / "run", steps=1)
+        (sweep / SWEEP_FILE).write_text("{}")
+    (tmp_path / "linked").symlink_to(tmp_path / "grid")
+    runs, rejected = find_runs([tmp_path])
+    assert {run.key for run in runs} == {f"{tmp_path.name}/alone", "grid/run"}
+    assert {row.folder.relative_to(tmp_path).as_posix() for row in rejected} == {"grid/inner", "linked"}
+    assert {run.name for run in find_runs([tmp_path, tmp_path / "grid"]).runs} == {"alone", "run"}
+    assert len(find_runs([tmp_path / "grid", tmp_path]).runs) == 3  # what is named itself is looked into as deep
 
 
 def test_runs_of_two_folders_of_one_name_have_keys_of_their_own(record_run, tmp_path):
