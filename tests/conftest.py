@@ -1,4 +1,4 @@
-"""For every test: no network, one thread for numerics, quiet tokenizers; and a writer of recorded runs."""
+"""For every test: no network, one thread for numerics, an app for this machine only; and a writer of recorded runs."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is loaded
+os.environ["STREAMLIT_SERVER_ADDRESS"] = "127.0.0.1"  # as .streamlit/config.toml, which is read in the working folder
 
 from collections.abc import Callable
 from pathlib import Path

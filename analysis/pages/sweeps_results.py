@@ -11,7 +11,6 @@ from analysis.figures.sweep import sweep_figure, sweep_lines
 from analysis.pages import context
 from analysis.pages.charts import show_downloads, show_figure
 from analysis.pages.compare import FAMILY, MAX_RUNS
-from analysis.runs import shown
 from analysis.sweep_results import cells_table, trainings_table
 from apt_core.estimates import CONFIDENCE
 from apt_core.sweep_format import SPEC_FILE, Recorded
@@ -90,8 +89,6 @@ def _show_runs(recorded: Recorded, cells: list[Cell]) -> None:
     folders = {seed: (folder / same.get(name, name)).resolve() for seed, name in sorted(cell.names.items())}
     known = {seed: keys[place] for seed, place in folders.items() if place in keys}
     if not known:
-        st.caption("Other pages show runs of the app's folders alone. This one shows those of the sweep:")
-        st.code(f"streamlit run app.py -- --runs {shown(folder)}", language="bash")
         return
     with st.container(horizontal=True, vertical_alignment="center"):
         for seed, key in known.items():
