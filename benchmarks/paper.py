@@ -108,7 +108,7 @@ def paper(
 
     left = counts(request, known)
     costs = [
-        cost_of(setting, found, speed_of(setting, known, found, data_dir), left)
+        cost_of(setting, found, speed_of(setting, known, data_dir), left)
         for setting, found in sizes.items()
         if any(count.trainings or count.tests for count in left if count.setting == setting)
     ]

@@ -6,17 +6,14 @@ all weights ``ALL_PASSES``; validation and test take one.
 
 from __future__ import annotations
 
-import json
 import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from apt_core.config import canonical_name
 from benchmarks.paper_methods import METHODS
 from benchmarks.paper_plan import Count
 from benchmarks.paper_results import Results
@@ -25,9 +22,9 @@ from benchmarks.paper_settings import Setting, Sizes, task_words
 PREFIX_PASSES = 2.5
 ALL_PASSES = 4.0
 """both measured with MiniLM on one core: 2.3 to 2.6, and 3.5 to 4.2"""
-START_SECONDS = 10.0
-"""of one process that loads libraries, backbone and data; a training and its measurement on test have one each"""
-EARLIER = Path(__file__).parent / "results" / "retraining.json"
+START_SECONDS = 15.0
+"""of one process that loads libraries, backbone and data: 12 measured, 20 where docstrings are read; a training and its
+measurement on test have one each"""
 ROOT = Path(__file__).parent.parent
 
 
@@ -51,7 +48,7 @@ class Cost(NamedTuple):
     speed: Speed
 
 
-def speed_of(setting: Setting, results: Results, sizes: Sizes, data_dir: str | None) -> Speed:
+def speed_of(setting: Setting, results: Results, data_dir: str | None) -> Speed:
     """From trainings of the same task and backbone, or else measured now, which takes some seconds."""
     known = []
     for table in results.tables:
@@ -63,9 +60,6 @@ def speed_of(setting: Setting, results: Results, sizes: Sizes, data_dir: str | N
                 known.append(each.seconds / passes)
     if known:
         return Speed(statistics.median(known), "earlier trainings of this experiment")
-    earlier = _of_retraining(setting)
-    if earlier is not None:
-        return earlier
     return _measured_now(setting.model, setting.task, setting.max_length, data_dir)
 
 
@@ -104,18 +98,6 @@ def costs_text(costs: list[Cost], workers: int) -> str:
 def _passes(epochs: int, train: int, validation: int, method: str) -> float:
     factor = ALL_PASSES if METHODS[method].all_weights else PREFIX_PASSES
     return epochs * (factor * train + validation)
-
-
-def _of_retraining(setting: Setting) -> Speed | None:
-    """From the results of ``benchmarks.retraining``, which trains with the default length of texts."""
-    found: Mapping = json.loads(EARLIER.read_text(encoding="utf-8")) if EARLIER.exists() else {}
-    entry = found.get(setting.task)
-    if entry is None or entry["model"] != canonical_name(setting.model) or not entry["runs"]:
-        return None
-    sizes = entry["split_sizes"]
-    passes = entry["epochs"] * (PREFIX_PASSES * sizes["train"] + sizes["validation"])
-    seconds = statistics.median(run["seconds"] for run in entry["runs"]) / passes
-    return Speed(seconds, f"benchmarks/results/{EARLIER.name}")
 
 
 @cache

@@ -18,6 +18,7 @@ import pytest
 
 from apt_core.__main__ import app as apt
 from apt_core.command_line import run_typer
+from apt_core.config import OFFLINE_BACKBONE
 from apt_core.evaluate_run import load_run
 from apt_core.gate_log import GateLog
 from apt_core.jobs import locks
@@ -33,7 +34,7 @@ from benchmarks.paper_plan import Training
 from benchmarks.paper_results import Measured, Results
 from benchmarks.paper_runs import Places
 from benchmarks.paper_settings import Setting
-from tests.benchmarks.conftest import InlineJobs
+from tests.benchmarks.conftest import InlineJobs, make_info, make_measured, make_setting
 
 DEADLINE_SECONDS = 900
 """far more than anything here takes on a busy machine"""
@@ -251,14 +252,17 @@ def wait_for(condition: Callable[[], object]) -> None:
 
 
 @pytest.mark.slow
-def test_killed_experiment_goes_on_with_its_jobs_and_trains_nothing_twice(tmp_path):
-    """The real command on a built-in task with the offline backbone: its driver is killed while a training runs."""
+def test_killed_experiment_goes_on_with_its_jobs_and_trains_nothing_twice(data_folder, tmp_path):
+    """The real command with the offline backbone on a small COPA: its driver is killed while a training runs."""
     results, runs = tmp_path / "paper.json", tmp_path / "runs"
     command = [
-        sys.executable, "-m", "benchmarks.paper", "--tasks", "pydoc-topic", "--methods", "fine-tuning,apt", "--shots",
-        "full", "--seeds", "1", "--max-steps", "5", "--max-length", "16", "--learning-rates", "1e-2", "--device", "cpu",
-        "--runs", str(runs), "--results", str(results),
+        sys.executable, "-m", "benchmarks.paper", "--tasks", "copa", "--data-dir", str(data_folder), "--methods",
+        "fine-tuning,apt", "--shots", "full", "--seeds", "1", "--max-steps", "5", "--max-length", "16",
+        "--learning-rates", "1e-2", "--device", "cpu", "--runs", str(runs), "--results", str(results),
     ]  # fmt: skip
+    few = make_setting(model=OFFLINE_BACKBONE, task="copa", shots=16, per_class=16, max_length=16)
+    earlier = Training(few, "pt2", 1e-2, 1, None, True)
+    Results(results).add(few, make_measured(earlier, 0.5, 0.5), make_info(train=16))  # its speed is told, not measured
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
     driver = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
     jobs = LocalJobs(runs / ".jobs")
@@ -269,13 +273,15 @@ def test_killed_experiment_goes_on_with_its_jobs_and_trains_nothing_twice(tmp_pa
         said = driver.communicate()[1]
     assert driver.returncode == -signal.SIGKILL, said
     assert "in all 2 trainings, about" in said
-    assert not results.exists()
+    assert "earlier trainings of this experiment" in said
+    assert len(Results(results).tables) == 1
     again = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=DEADLINE_SECONDS)
     assert again.returncode == 0, again.stderr
-    [table] = Results(results).tables
+    before, table = Results(results).tables
+    assert (before.setting, len(before.trainings)) == (few, 1)
     assert {each.method: each.tested for each in table.trainings} == {"apt": True, "fine-tuning": True}
-    assert table.split_sizes == {"train": 72, "validation": 360, "test": 540}
+    assert table.split_sizes == {"train": 40, "validation": 12, "test": 12}
     assert table.setting.max_steps == 5
     words = [job.arguments[0] for job in jobs.list()]
     assert sorted(words) == ["evaluate", "evaluate", "train", "train"]
-    assert results.with_suffix(".md").read_text(encoding="utf-8") == page([table], "paper.json")
+    assert results.with_suffix(".md").read_text(encoding="utf-8") == page([before, table], "paper.json")
