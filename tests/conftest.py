@@ -7,19 +7,25 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is loaded
-os.environ["STREAMLIT_SERVER_ADDRESS"] = "127.0.0.1"  # as .streamlit/config.toml, which is read in the working folder
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from streamlit import config
 
 from apt_core.run_format import RunInfo
 from apt_core.run_writer import RunWriter
 
+PROJECT = Path(__file__).parents[1]
 LENGTHS = (16, 16, 16, 16, 16, 16)
+
+# Streamlit reads .streamlit/config.toml once in a process, in the working folder, which a test may change before that
+with contextlib.chdir(PROJECT):
+    config.get_config_options(force_reparse=True)
 
 
 def record_run(

@@ -5,7 +5,6 @@ Ray is an extra, and is loaded on first use. All goes through HTTP: the client i
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import os
@@ -15,6 +14,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
+
+from anyio.from_thread import start_blocking_portal
 
 import apt_core
 from apt_core.errors import AptError, AptValueError, bad_value
@@ -141,8 +142,9 @@ class RayCluster:
         async def next_part() -> str | None:
             return await anext(stream, None)
 
-        with asyncio.Runner() as runner, self._answers():
-            while (part := runner.run(next_part())) is not None:
+        # the loop runs in a thread of its own: whoever asks may have one already, as notebooks do
+        with self._answers(), start_blocking_portal() as portal:
+            while (part := portal.call(next_part)) is not None:
                 yield part
 
     def has_gpus(self) -> bool:

@@ -39,7 +39,7 @@ def address(folder, start_app) -> Iterator[str]:
         yield app.address
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     if not Path(CHROMIUM).exists():
         pytest.skip(f"no browser at {CHROMIUM}; install Chromium or set CHROMIUM to its path")

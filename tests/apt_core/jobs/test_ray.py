@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -66,6 +67,11 @@ def node_of(jobs: RayJobs, job: Job) -> str | None:
 
 def rays_own_state(jobs: RayJobs, job: Job) -> str:
     return jobs._cluster.details(job.id).status.value
+
+
+async def followed_in_a_notebook(jobs: RayJobs, job_id: str) -> str:
+    """Where an event loop runs already."""
+    return "".join(jobs.follow(job_id))
 
 
 def test_jobs_run_on_both_nodes_and_wait_and_are_cancelled_by_another_client(on_ray, gate, tmp_path, monkeypatch):
@@ -256,6 +262,7 @@ def test_same_training_here_and_on_ray_gives_the_same_metrics_and_outlives_its_c
     one, other = (read_run_info(tmp_path / name) for name in ("run-here", "run-on-ray"))
     assert (one.metrics, one.best_step, one.step) == (other.metrics, other.best_step, other.step)
     assert followed == ray._cluster.logs(job_id)
+    assert asyncio.run(followed_in_a_notebook(ray, job_id)) == followed
     said = [line for line in here.logs(local.id).splitlines() if line.startswith(("note: ", "text-cl", "  python "))]
     assert {line.partition(" steps in ")[0].replace("run-here", "run-on-ray") for line in said} <= {
         line.partition(" steps in ")[0] for line in followed.splitlines()
