@@ -57,3 +57,6 @@ def freeze_imports() -> None:
 
 
 freeze_imports()
+# Where a run ends that a click has overtaken meanwhile: at its very end it would make Streamlit forget the parts of the
+# next page that are drawn anew by themselves, and that page would be deaf to clicks
+st.session_state.get("pages")

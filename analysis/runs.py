@@ -163,6 +163,23 @@ def find_runs(roots: Iterable[Path]) -> Found:
     return Found(runs, rejected)
 
 
+def folders_holding(roots: Iterable[Path], *names: str) -> list[Path]:
+    """``roots`` themselves and folders directly inside that hold a file of one of the names; links are not followed."""
+    found = []
+    for root in dict.fromkeys(roots):
+        try:
+            entries = sorted(os.scandir(root), key=lambda entry: entry.name)
+        except OSError:
+            continue
+        inside = [
+            root / entry.name
+            for entry in entries
+            if not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False)
+        ]
+        found += [folder for folder in (root, *inside) if any(os.path.lexists(folder / name) for name in names)]
+    return found
+
+
 def _is_sweep(folder: Path) -> bool:
     """Whether it holds the runs of a sweep, and is none itself."""
     return (folder / SWEEP_FILE).is_file() and not (folder / RUN_FILE).exists()

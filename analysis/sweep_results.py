@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from analysis.run_table import lengths_text
-from analysis.runs import Rejected, shown
+from analysis.runs import Rejected, folders_holding, shown
 from apt_core.errors import AptError
 from apt_core.sweep_format import SPEC_FILE, SWEEP_FILE, Recorded, read_recorded
 from apt_core.sweep_look import Standing
@@ -34,7 +34,7 @@ def find_sweeps(roots: Iterable[Path]) -> FoundSweeps:
     """
     found: dict[str, Recorded | None] = {}
     rejected = []
-    for folder in _folders(roots):
+    for folder in folders_holding(roots, SWEEP_FILE, SPEC_FILE):
         if len(found) == MAX_SWEEPS:
             rejected.append(Rejected(folder, f"only the first {MAX_SWEEPS} sweeps are read"))
             continue
@@ -49,27 +49,6 @@ def find_sweeps(roots: Iterable[Path]) -> FoundSweeps:
 
 def _created(recorded: Recorded | None) -> str:
     return "~" if recorded is None else recorded.sweep.created_at  # what has not begun was made just now
-
-
-def _folders(roots: Iterable[Path]) -> list[Path]:
-    """Folders that hold a file of a sweep's name."""
-    found = []
-    for root in dict.fromkeys(roots):
-        try:
-            entries = sorted(os.scandir(root), key=lambda entry: entry.name)
-        except OSError:
-            continue
-        inside = [
-            root / entry.name
-            for entry in entries
-            if not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False)
-        ]
-        found += [
-            folder
-            for folder in (root, *inside)
-            if os.path.lexists(folder / SWEEP_FILE) or os.path.lexists(folder / SPEC_FILE)
-        ]
-    return found
 
 
 def cells_table(cells: Sequence[Cell], splits: Sequence[str]) -> pd.DataFrame:

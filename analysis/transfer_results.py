@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
 
-from analysis.runs import Rejected, shown
+from analysis.runs import Rejected, folders_holding, shown
 from apt_core.errors import AptError
 from apt_core.transfer_format import ARMS, TRANSFER_FILE, Transfer, read_transfer
 from apt_core.transfer_summary import Summary
@@ -32,7 +31,7 @@ def find_transfers(roots: Iterable[Path]) -> Found:
     """
     transfers: dict[str, Transfer] = {}
     rejected = []
-    for folder in _folders(roots):
+    for folder in folders_holding(roots, TRANSFER_FILE):
         if len(transfers) == MAX_TRANSFERS:
             rejected.append(Rejected(folder, f"only the first {MAX_TRANSFERS} transfers are read"))
             continue
@@ -42,23 +41,6 @@ def find_transfers(roots: Iterable[Path]) -> Found:
             rejected.append(Rejected(folder, shown(problem)))
     latest = sorted(transfers.items(), key=lambda item: (item[1].updated_at, item[0]), reverse=True)
     return Found(dict(latest), rejected)
-
-
-def _folders(roots: Iterable[Path]) -> list[Path]:
-    """Folders that hold a file of the report's name."""
-    found = []
-    for root in dict.fromkeys(roots):
-        try:
-            entries = sorted(os.scandir(root), key=lambda entry: entry.name)
-        except OSError:
-            continue
-        inside = [
-            root / entry.name
-            for entry in entries
-            if not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False)
-        ]
-        found += [folder for folder in (root, *inside) if os.path.lexists(folder / TRANSFER_FILE)]
-    return found
 
 
 def arms_table(found: Summary) -> pd.DataFrame:

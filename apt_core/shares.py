@@ -55,6 +55,16 @@ def share(
     return lengths
 
 
+def uniform_lengths(total: int, num_layers: int) -> tuple[int, ...]:
+    """The same length in every layer; what is left over goes to the first ones."""
+    return tuple(share(np.ones(num_layers), total).tolist())
+
+
+def random_lengths(total: int, num_layers: int, seed: int | Sequence[int]) -> tuple[int, ...]:
+    """In proportion to a point drawn evenly from all splits of 1 over the layers: the same for the same seed."""
+    return tuple(share(np.random.default_rng(seed).dirichlet(np.ones(num_layers)), total).tolist())
+
+
 def _bounded(mass: np.ndarray, total: int, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
     """Real-valued shares within the bounds: clip(factor x mass), with the factor that meets the total."""
     mass = mass / mass.max() if mass.max() > 0 else np.ones_like(mass)

@@ -6,12 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from apt_core.config import canonical_name
 from apt_core.errors import AptValueError, bad_value
 from apt_core.run_format import RunInfo
-from apt_core.shares import share
+from apt_core.shares import random_lengths, uniform_lengths
 from apt_core.sweep_options import TaskOptions
 from apt_core.sweep_spec import BLIND, MEASURED, SweepSpec, is_full
 
@@ -77,7 +75,7 @@ def expand(spec: SweepSpec, num_layers: Mapping[str, int]) -> list[Training]:
                     for method in spec.methods:
                         blind = method in BLIND
                         name, own = f"{stem}-b{total}-{method}", None if blind else parent
-                        lengths = blind_lengths(method, total, layers, seed) if blind else None
+                        lengths = _blind_lengths(method, total, layers, seed) if blind else None
                         trainings.append(Training(name, task, rate, seed, total, method, own, lengths))
     return trainings
 
@@ -89,15 +87,11 @@ def most_trainings(spec: SweepSpec) -> int:
     return sum(len(spec.rates(task)) for task in spec.tasks) * len(spec.seeds) * each
 
 
-def blind_lengths(method: str, total: int, num_layers: int, seed: int) -> tuple[int, ...]:
-    """Lengths that look at no run: uniform, or a point drawn evenly from all splits of the total over the layers.
-
-    The same seed and total draw the same lengths.
-    """
-    mass = np.ones(num_layers)
-    if method == "random":
-        mass = np.random.default_rng([seed, total]).dirichlet(mass)
-    return tuple(int(length) for length in share(mass, total))
+def _blind_lengths(method: str, total: int, num_layers: int, seed: int) -> tuple[int, ...]:
+    """Lengths that look at no run."""
+    return (
+        random_lengths(total, num_layers, [seed, total]) if method == "random" else uniform_lengths(total, num_layers)
+    )
 
 
 def arguments_of(training: Training, spec: SweepSpec, out: Path, budget: Path | None = None) -> list[str]:

@@ -95,22 +95,21 @@ def jobs_of(out: Path, sweep: Sweep) -> Jobs:
     return place(out, executor=sweep.executor, address=sweep.address, slots=sweep.slots, **shared)
 
 
-def driver_words(out: Path, sweep: Sweep | None = None, *, retry_failed: bool = False) -> list[str]:
+def driver_words(out: Path, sweep: Sweep, *, retry_failed: bool = False) -> list[str]:
     """The command that does what is left of a sweep, after ``python -m apt_core``."""
     words = ["sweep", str(out / SPEC_FILE), "--out", str(out)]
-    if sweep is not None:
-        given = {"--executor": sweep.executor, "--address": sweep.address, "--slots": sweep.slots}
-        usual = (None, Sweep().executor)
-        words += [word for flag, value in given.items() if value not in usual for word in (flag, str(value))]
+    given = {"--executor": sweep.executor, "--address": sweep.address, "--slots": sweep.slots}
+    usual = (None, Sweep().executor)
+    words += [word for flag, value in given.items() if value not in usual for word in (flag, str(value))]
     return [*words, "--retry-failed"] if retry_failed else words
 
 
-def start_driver(out: Path, sweep: Sweep | None = None, *, retry_failed: bool = False) -> None:
+def start_driver(out: Path, sweep: Sweep, *, retry_failed: bool = False) -> None:
     """Starts a driver that goes on when the caller ends; what it prints is in the sweep's log.
 
     Args:
         out: the sweep's folder, with its spec.
-        sweep: what an earlier driver has left there; None where there was none.
+        sweep: what an earlier driver has left there, or where the first one is to run its jobs.
         retry_failed: also try again what has failed.
 
     Raises:

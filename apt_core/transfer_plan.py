@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 from transformers import PreTrainedModel
 
 from apt_core.arguments import count_steps
@@ -17,7 +16,7 @@ from apt_core.gate_log import GateLog
 from apt_core.model import AptModel, get_apt_model
 from apt_core.run_format import GATES_FOLDER, RUN_FILE, RunInfo, check_new_folder, read_run_info, status_of
 from apt_core.settled import settled_mass
-from apt_core.shares import share
+from apt_core.shares import random_lengths, share, uniform_lengths
 from apt_core.start import PrunedStart, pruned_start
 from apt_core.tasks.source import DataSource
 from apt_core.train import TrainJob, load_job_data
@@ -97,7 +96,7 @@ def lengths_of(folder: Path, total: int, field_name: str) -> Lengths:
     if not info.total_tokens:
         raise bad_value(field_name, str(folder), "a run with virtual tokens", "This one has none to learn from.")
     if len(set(info.prefix_lengths)) > 1:
-        return Lengths(_shared(info.prefix_lengths, total), "lengths")
+        return Lengths(tuple(share(info.prefix_lengths, total).tolist()), "lengths")
     config = AptConfig(**info.apt_config)
     if config.token_gate == "none" and not config.layer_scale:
         raise bad_value(
@@ -106,21 +105,7 @@ def lengths_of(folder: Path, total: int, field_name: str) -> Lengths:
             "a run with gates, or with different lengths per layer",
             "This one has neither, so it says nothing about its layers.",
         )
-    return Lengths(_shared(settled_mass(GateLog(folder / GATES_FOLDER)), total), "gates")
-
-
-def uniform_lengths(total: int, num_layers: int) -> tuple[int, ...]:
-    """The same length in every layer; what is left over goes to the first ones."""
-    return _shared(np.ones(num_layers), total)
-
-
-def random_lengths(total: int, num_layers: int, seed: int) -> tuple[int, ...]:
-    """In proportion to a point drawn evenly from all splits of 1 over the layers: the same for the same seed."""
-    return _shared(np.random.default_rng(seed).dirichlet(np.ones(num_layers)), total)
-
-
-def _shared(mass: np.ndarray | list[int], total: int) -> tuple[int, ...]:
-    return tuple(int(length) for length in share(mass, total))
+    return Lengths(tuple(share(settled_mass(GateLog(folder / GATES_FOLDER)), total).tolist()), "gates")
 
 
 def finished_run(folder: Path, field_name: str) -> RunInfo:

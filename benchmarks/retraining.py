@@ -28,7 +28,7 @@ from apt_core.estimates import Estimate, estimate
 from apt_core.gate_log import GateLog
 from apt_core.run_format import GATES_FOLDER, RUN_FILE, read_run_info
 from apt_core.settled import settled_mass
-from apt_core.shares import share
+from apt_core.shares import random_lengths, share, uniform_lengths
 from apt_core.tasks import TASKS
 
 ROOT = Path(__file__).parent.parent
@@ -111,11 +111,6 @@ class Results:
         return run
 
 
-def random_lengths(total: int, num_layers: int, seed: int) -> list[int]:
-    """Lengths drawn without looking at anything: shares uniform over all that sum to one."""
-    return share(np.random.default_rng([seed, total]).dirichlet(np.ones(num_layers)), total).tolist()
-
-
 def run_chain(folder: Path, chain: Chain, results: Results, done: tqdm) -> None:
     """The full run, and its retrainings."""
     train = ("train", "--task", chain.task)
@@ -126,8 +121,8 @@ def run_chain(folder: Path, chain: Chain, results: Results, done: tqdm) -> None:
         total = sum(full["prefix_lengths"]) // divisor
         lengths = {
             "pruned": share(full["gate_mass"], total),
-            "uniform": share([1] * num_layers, total),
-            "random": random_lengths(total, num_layers, chain.seed),
+            "uniform": uniform_lengths(total, num_layers),
+            "random": random_lengths(total, num_layers, [chain.seed, total]),
         }
         for arm in ARMS:
             chosen = ("--prefix-lengths", ",".join(map(str, lengths[arm])))

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 from streamlit import config
 
 from apt_core.run_format import RunInfo
@@ -22,6 +23,10 @@ from apt_core.run_writer import RunWriter
 
 PROJECT = Path(__file__).parents[1]
 LENGTHS = (16, 16, 16, 16, 16, 16)
+
+# how long an example takes says how busy the machine is
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
 
 # Streamlit reads .streamlit/config.toml once in a process, in the working folder, which a test may change before that
 with contextlib.chdir(PROJECT):

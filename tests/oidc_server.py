@@ -6,10 +6,7 @@ import base64
 import hashlib
 import json
 import secrets
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
@@ -42,20 +39,6 @@ class OidcServer(ThreadingHTTPServer):
             f'cookie_secret = "{secrets.token_hex(32)}"\nclient_id = "{CLIENT_ID}"\nclient_secret = "{CLIENT_SECRET}"\n'
             f'server_metadata_url = "{self.url}/.well-known/openid-configuration"\n{more}'
         )
-
-
-@contextmanager
-def running_provider() -> Iterator[OidcServer]:
-    """A provider in a thread of its own, stopped at the end."""
-    server = OidcServer()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(timeout=10)
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -17,9 +17,9 @@ from analysis.pilot_files import create_pilot, find_pilots
 from analysis.run_edits import delete, trashed
 from apt_core.errors import AptValueError
 from tests.analysis.pilot_world import PILOT, ListedJobs
+from tests.app_pages import TIMEOUT, field, rerun
 
 PROJECT = Path(__file__).parents[1]
-TIMEOUT = 60
 SECRETS = {
     "auth": {
         "redirect_uri": "http://localhost:8501/oauth2callback",
@@ -71,22 +71,12 @@ def page(name: str, user: dict | None = None, secrets: dict | None = None, **que
     return rerun(app)
 
 
-def rerun(changed) -> AppTest:
-    app = changed.run()
-    assert not app.exception, [element.value for element in app.exception]
-    return app
-
-
 def labels(app: AppTest) -> set[str]:
     return {each.label for each in app.button}
 
 
 def said(app: AppTest) -> str:
     return "\n".join(each.value for each in app.sidebar.caption).replace("\\", "")
-
-
-def field(elements, label: str):
-    return next(each for each in elements if each.label == label)
 
 
 @pytest.mark.parametrize("name", ["runs", "pilot", "budget"])

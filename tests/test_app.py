@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from tests.app_pages import TIMEOUT, page, texts
+
 APP = Path(__file__).parent.parent / "app.py"
-TIMEOUT = 60
 PAGES_OF_A_RUN = ("gates", "budget", "compare", "evidence", "errors")
 
 
@@ -26,20 +27,6 @@ def front_page() -> AppTest:
     app = AppTest.from_file(str(APP), default_timeout=TIMEOUT).run()
     assert not app.exception
     return app
-
-
-def page(name: str, **query: str) -> AppTest:
-    """One page on its own; the browser tests go through the navigation."""
-    app = AppTest.from_string(f"from analysis.pages import {name}\n{name}.show()", default_timeout=TIMEOUT)
-    for key, value in query.items():
-        app.query_params[key] = value
-    app.run()
-    assert not app.exception
-    return app
-
-
-def texts(elements) -> str:
-    return "\n".join(str(element.value) for element in elements)
 
 
 def test_dashboard_process_never_loads_torch():

@@ -20,8 +20,8 @@ from apt_core.inference_format import INFERENCE_FILE
 from apt_core.measure_format import MEASURES_FILE, read_measures, write_measures
 from apt_core.run_format import ADAPTER_FOLDER
 from tests.analysis.simulated_measures import simulate
+from tests.app_pages import TIMEOUT, rerun, texts
 
-TIMEOUT = 60
 EFFECTS = np.arange(1.0, 7)[:, None] + np.random.default_rng(0).uniform(0, 0.5, (6, 16))
 EFFECTS /= EFFECTS.sum()
 """six layers of 16 tokens, the upper ones worth most"""
@@ -62,17 +62,6 @@ def budget(state: dict | None = None, **query: str) -> AppTest:
     for key, value in (state or {}).items():
         app.session_state[key] = value
     return rerun(app)
-
-
-def rerun(changed) -> AppTest:
-    """Runs the app again after a widget changed, or the app itself."""
-    app = changed.run()
-    assert not app.exception, [element.value for element in app.exception]
-    return app
-
-
-def texts(elements) -> str:
-    return "\n".join(str(element.value) for element in elements).replace("\\", "")
 
 
 def lengths_of(app: AppTest) -> list[int]:

@@ -10,8 +10,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from apt_core.run_format import update_finished_run
-
-TIMEOUT = 60
+from tests.app_pages import page, rerun, texts
 
 
 @pytest.fixture
@@ -40,31 +39,13 @@ def seeds(folder, record_run) -> Path:
     return folder
 
 
-def compare(**query: str | list[str]) -> AppTest:
-    app = AppTest.from_string("from analysis.pages import compare\ncompare.show()", default_timeout=TIMEOUT)
-    for key, value in query.items():
-        app.query_params[key] = value
-    return rerun(app)
-
-
-def rerun(changed) -> AppTest:
-    """Runs the app again after a widget changed, or the app itself."""
-    app = changed.run()
-    assert not app.exception, [element.value for element in app.exception]
-    return app
-
-
 def figures(app: AppTest) -> dict[str, dict]:
     specs = [json.loads(chart.proto.spec) for chart in app.get("plotly_chart")]
     return {spec["layout"]["title"]["text"]: spec for spec in specs}
 
 
-def texts(elements) -> str:
-    return "\n".join(str(element.value) for element in elements).replace("\\", "")
-
-
 def test_family_is_put_side_by_side(family):
-    app = compare(run="runs/a-pruned")
+    app = page("compare", run="runs/a-pruned")
     table = app.dataframe[-1].value
     assert list(table["run"]) == ["runs/a", "runs/a-pruned", "runs/a-uniform"]
     assert list(table["method"]) == ["APT", "APT, pruned", "APT, uniform"]
@@ -75,13 +56,13 @@ def test_family_is_put_side_by_side(family):
 
 
 def test_only_settings_that_differ_are_shown(family):
-    table = compare(run="runs/a").dataframe[0].value
+    table = page("compare", run="runs/a").dataframe[0].value
     assert list(table["setting"]) == ["method", "prefix lengths", "parent"]
     assert list(table["a-uniform"]) == ["APT, uniform", "8 x 6", "a"]
 
 
 def test_link_restores_runs_and_profile(family):
-    app = compare(run="runs/a", compared=["runs/a", "runs/a-uniform"], profile="share of gate mass")
+    app = page("compare", run="runs/a", compared=["runs/a", "runs/a-uniform"], profile="share of gate mass")
     assert app.multiselect[0].value == ["runs/a", "runs/a-uniform"]
     profiles = figures(app)["Layers, at the end of training"]
     assert profiles["layout"]["yaxis"]["title"]["text"] == "share of gate mass"
@@ -89,14 +70,14 @@ def test_link_restores_runs_and_profile(family):
 
 def test_another_run_above_brings_its_own_family(family, record_run):
     record_run(family / "z", steps=5, created_at="2025-01-01T00:00:00+00:00")
-    app = compare(run="runs/a")
+    app = page("compare", run="runs/a")
     rerun(app.selectbox[0].set_value("runs/z"))
     assert app.multiselect[0].value == ["runs/z"]
     assert "No run has been made from this one yet" in texts(app.info)
 
 
 def test_seeds_are_folded_into_mean_and_interval_and_can_be_unfolded(seeds):
-    app = compare(run="runs/s1", compared=["runs/s1", "runs/s2", "runs/s3", "runs/other"])
+    app = page("compare", run="runs/s1", compared=["runs/s1", "runs/s2", "runs/s3", "runs/other"])
     (bars,) = figures(app)["Validation accuracy"]["data"]
     assert bars["y"] == ["s1 (3 seeds)", "other"]
     assert bars["text"] == ["0.600 ± 0.248", "0.500"]  # t(2) = 4.303, s = 0.1
@@ -109,7 +90,7 @@ def test_seeds_are_folded_into_mean_and_interval_and_can_be_unfolded(seeds):
 
 
 def test_metric_is_drawn_against_parameters(family):
-    app = compare(run="runs/a")
+    app = page("compare", run="runs/a")
     points = figures(app)["Metric against trained parameters"]["data"]
     assert [point["name"] for point in points] == ["a", "a-pruned", "a-uniform"]
 
@@ -120,24 +101,24 @@ def test_runs_of_different_tasks_or_metrics_or_data_are_warned_about(folder, rec
     record_run(folder / "c", steps=2, metric_name="f1")
     record_run(folder / "d", steps=2, data_hash="other")
     for other, words in (("b", "different tasks"), ("c", "different metrics"), ("d", "different data")):
-        assert words in texts(compare(compared=["runs/a", f"runs/{other}"]).warning)
+        assert words in texts(page("compare", compared=["runs/a", f"runs/{other}"]).warning)
 
 
 def test_smaller_is_better_where_it_is(folder, record_run):
     run = record_run(folder / "a", steps=2, metric_name="perplexity")
     update_finished_run(run, metrics={"validation": {"perplexity": 12.5}})
-    assert "Validation perplexity (lower is better)" in figures(compare())
+    assert "Validation perplexity (lower is better)" in figures(page("compare"))
 
 
 def test_damaged_gates_leave_the_other_runs_standing(family):
     next((family / "a" / "gates").iterdir()).write_bytes(b"damaged")
-    app = compare(run="runs/a")
+    app = page("compare", run="runs/a")
     assert "cannot be read" in texts(app.error)
     profiles = figures(app)["Layers, at the end of training"]["data"]
     assert [line["name"] for line in profiles] == ["a-pruned", "a-uniform"]
 
 
 def test_nothing_chosen_says_what_to_do(family):
-    app = compare(run="runs/a")
+    app = page("compare", run="runs/a")
     rerun(app.multiselect[0].set_value([]))
     assert "Choose at least one run." in texts(app.info)

@@ -10,6 +10,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from apt_core.inference_format import INFERENCE_FILE, write_inference
+from tests.app_pages import texts
 from tests.inferences import make_inference
 
 LENGTHS = (16,) * 6
@@ -41,10 +42,6 @@ def shown(script: str, **query: str) -> AppTest:
     app.run()
     assert not app.exception, [element.value for element in app.exception]
     return app
-
-
-def texts(elements) -> str:
-    return "\n".join(str(element.value) for element in elements).replace("\\", "")
 
 
 def test_costs_of_run_uniform_and_budget_stand_side_by_side(run):

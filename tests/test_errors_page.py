@@ -14,8 +14,8 @@ from streamlit.testing.v1 import AppTest
 from analysis.pages import error_examples
 from apt_core.example_gates_format import write_example_gates
 from apt_core.run_format import write_predictions
+from tests.app_pages import field, page, rerun, texts
 
-TIMEOUT = 60
 LAYERS = 3
 
 
@@ -55,30 +55,8 @@ def make(folder, record_run):
     return make_run
 
 
-def errors(**query: str | list[str]) -> AppTest:
-    app = AppTest.from_string("from analysis.pages import errors\nerrors.show()", default_timeout=TIMEOUT)
-    for key, value in query.items():
-        app.query_params[key] = value
-    return rerun(app)
-
-
-def rerun(changed) -> AppTest:
-    """Runs the app again after a widget changed, or the app itself."""
-    app = changed.run()
-    assert not app.exception, [element.value for element in app.exception]
-    return app
-
-
 def figures(app: AppTest) -> list[str]:
     return [json.loads(chart.proto.spec)["layout"]["title"]["text"] for chart in app.get("plotly_chart")]
-
-
-def texts(elements) -> str:
-    return "\n".join(str(element.value) for element in elements).replace("\\", "")
-
-
-def widget(elements, label: str):
-    return next(element for element in elements if element.label == label)
 
 
 def ids(app: AppTest) -> list[str]:
@@ -86,9 +64,9 @@ def ids(app: AppTest) -> list[str]:
 
 
 def test_no_run_and_no_predictions_name_the_command(folder, record_run):
-    assert "python -m apt_core train" in texts(errors().code)
+    assert "python -m apt_core train" in texts(page("errors").code)
     record_run(folder / "a", steps=3)
-    app = errors()
+    app = page("errors")
     assert "has no predictions. This makes them" in texts(app.info)
     assert f"python -m apt_core evaluate {folder / 'a'} --split validation" in texts(app.code)
 
@@ -96,14 +74,14 @@ def test_no_run_and_no_predictions_name_the_command(folder, record_run):
 def test_damaged_predictions_are_said(make):
     run = make()
     (run / "predictions.jsonl").write_text('{"id": "x", "layer_gates": [2, 2, 2]}\n')
-    app = errors()
+    app = page("errors")
     assert "cannot be read" in texts(app.error)
     assert "row 1: layer_gates" in texts(app.error)
 
 
 def test_facts_verdict_and_planted_layer(make):
     make()
-    app = errors()
+    app = page("errors")
     facts = {metric.label: metric.value for metric in app.metric}
     assert facts == {"Validation examples": "60", "Right": "40", "Wrong": "20", "Share right": "0.667"}
     assert "Gates tell errors: well (ROC AUC 0.9" in texts(app.markdown)
@@ -113,7 +91,7 @@ def test_facts_verdict_and_planted_layer(make):
 
 def test_gates_that_tell_nothing_are_said_to(make):
     make(effect=0.0, count=90)
-    app = errors()
+    app = page("errors")
     assert "Gates tell errors: not at all (ROC AUC" in texts(app.markdown)
     assert "No layer differs" in texts(app.caption)
 
@@ -129,7 +107,7 @@ def test_gates_that_tell_nothing_are_said_to(make):
 )
 def test_link_opens_each_view_of_classes(make, view, title):
     make()
-    app = errors(class_gates=view)
+    app = page("errors", class_gates=view)
     assert figures(app)[0] == title
     if view != "loss":
         column = {"confusion": "gold → predicted"}.get(view, f"{view} class")
@@ -138,13 +116,13 @@ def test_link_opens_each_view_of_classes(make, view, title):
 
 def test_link_opens_the_chosen_confusion(make):
     make()
-    app = errors(class_gates="confusion", confusion_group="red → green")
+    app = page("errors", class_gates="confusion", confusion_group="red → green")
     assert "red → green" in figures(app)[0]
 
 
 def test_entities_are_tabled_by_type(make):
     make(kind="tags")
-    app = errors(tags_gates="entity type")
+    app = page("errors", tags_gates="entity type")
     entities = next(table.value for table in app.dataframe if "missed" in table.value)
     assert entities.iloc[0][["entity type", "entities", "right", "missed"]].tolist() == ["x", 60, 40, 20]
     assert figures(app)[0] == "Token gates: examples with a mistake in x minus those with all of x right"
@@ -153,7 +131,7 @@ def test_entities_are_tabled_by_type(make):
 
 def test_language_model_has_correlations_only(make):
     make(kind="target", labels=[])
-    app = errors(target_gates="sub-words")
+    app = page("errors", target_gates="sub-words")
     assert "no right or wrong example here" in texts(app.markdown)
     assert figures(app)[0] == "Token gates and the share of sub-words not ranked first"
     assert "layer 2 differs" in texts(app.caption)
@@ -163,13 +141,13 @@ def test_language_model_has_correlations_only(make):
 
 def test_choices_have_names_of_their_own(make):
     make(kind="choice")
-    assert "gold choice" in texts(errors().markdown)
+    assert "gold choice" in texts(page("errors").markdown)
 
 
 @pytest.mark.parametrize("lengths", [(4,), (0, 0), (4, 0, 4)])
 def test_runs_of_any_shape_are_shown(make, lengths):
     make(lengths=lengths, effect=0.0)
-    app = errors()
+    app = page("errors")
     if not any(lengths):
         assert "They are the same for every example" in texts(app.markdown)
         assert "gates that differ" in texts(app.info)
@@ -177,7 +155,7 @@ def test_runs_of_any_shape_are_shown(make, lengths):
 
 def test_too_few_wrong_examples_give_a_reason_and_no_number(make):
     make(count=12)
-    app = errors()
+    app = page("errors")
     assert "There are 4 wrong and 8 right examples" in texts(app.markdown)
     assert "There are 4 wrong and 8 right examples" in texts(app.info)
     assert [title for title in figures(app) if "wrong" in title] == []
@@ -185,23 +163,23 @@ def test_too_few_wrong_examples_give_a_reason_and_no_number(make):
 
 def test_list_is_filtered_sorted_and_paged_by_the_link(make):
     make(count=400)
-    app = errors(outcome="wrong", gold="red", by="gate of layer 2", page="1")
+    app = page("errors", outcome="wrong", gold="red", by="gate of layer 2", page="1")
     table = next(table.value for table in app.dataframe if "id" in table.value)
     assert set(table["outcome"]) == {"wrong"}
     assert set(table["gold"]) == {"red"}
     assert (np.diff(table["layer 2"]) <= 0).all()
-    app = errors(outcome="all", page="4")
+    app = page("errors", outcome="all", page="4")
     assert len(ids(app)) == 100
     assert "400 of 400 examples" in texts(app.caption)
-    rerun(widget(app.selectbox, "Outcome").set_value("wrong"))
-    assert widget(app.number_input, "Page (of 2)").value == 2  # page 4 is gone
+    rerun(field(app.selectbox, "Outcome").set_value("wrong"))
+    assert field(app.number_input, "Page (of 2)").value == 2  # page 4 is gone
     assert len(ids(app)) == 34
 
 
 def test_link_opens_an_example_and_another_run_keeps_it_only_if_it_has_it(make):
     make("a")
     make("b", count=30)
-    app = errors(run="runs/a", example="v-45")
+    app = page("errors", run="runs/a", example="v-45")
     assert "**v-45**: wrong, gold green, predicted red, loss" in texts(app.markdown)
     assert "v-45: gates against the mean of all examples" in figures(app)
     rerun(app.selectbox[0].set_value("runs/b"))
@@ -226,15 +204,15 @@ def test_marked_row_becomes_the_example(make, monkeypatch):
 
 def test_token_gates_are_asked_for_and_shown_when_there(make):
     run = make()
-    app = errors(example="v-3")
+    app = page("errors", example="v-3")
     assert f"python -m apt_core evaluate {run} --split validation --token-gates" in texts(app.code)
     gates = np.random.default_rng(0).random((10, LAYERS, 4)).astype(np.float32)
     write_example_gates(run, "validation", [f"v-{place}" for place in range(10)], gates)
-    app = errors(example="v-3")
+    app = page("errors", example="v-3")
     assert figures(app)[2:] == ["Token gates of this example", "Token gates: this example - mean of all"]
-    assert "only the first examples that fit" in texts(errors(example="v-30").info)
+    assert "only the first examples that fit" in texts(page("errors", example="v-30").info)
     (run / "token-gates-validation.safetensors").write_bytes(b"damaged")
-    assert "The token gates cannot be read" in texts(errors(example="v-3").error)
+    assert "The token gates cannot be read" in texts(page("errors", example="v-3").error)
 
 
 def own_data(folder: Path) -> dict:
@@ -251,8 +229,8 @@ def test_texts_are_read_only_when_asked_for(make, tmp_path):
     names = [f"validation-{place}" for place in range(1, 61)]
     rows = [json.loads(line) for line in (run / "predictions.jsonl").read_text().splitlines()]
     write_predictions(run, [{**row, "id": name} for row, name in zip(rows, names, strict=True)])
-    assert "text" not in next(table.value for table in errors().dataframe if "id" in table.value)
-    app = errors(texts="true", search="text 3", outcome="all", by="order of the data")
+    assert "text" not in next(table.value for table in page("errors").dataframe if "id" in table.value)
+    app = page("errors", texts="true", search="text 3", outcome="all", by="order of the data")
     table = next(table.value for table in app.dataframe if "id" in table.value)
     assert list(table["text"])[:2] == ["validation text 3", "validation text 30"]
     assert "validation text 3" in texts(app.code)
@@ -262,31 +240,31 @@ def test_texts_are_read_only_when_asked_for(make, tmp_path):
 def test_texts_that_are_gone_are_found_in_the_folder_given(make, tmp_path):
     make(**own_data(tmp_path / "data"))
     (tmp_path / "data").rename(tmp_path / "moved")
-    app = errors(texts="true")
+    app = page("errors", texts="true")
     assert "The texts are not available" in texts(app.warning)
     assert "give the folder where it is now" in texts(app.warning)
-    rerun(widget(app.text_input, "Data folder").set_value(str(tmp_path / "moved")))
+    rerun(field(app.text_input, "Data folder").set_value(str(tmp_path / "moved")))
     assert "not available" not in texts(app.warning)
-    assert widget(app.text_input, "Search the texts")
+    assert field(app.text_input, "Search the texts")
 
 
 def test_read_only_page_takes_no_folder_of_the_visitor(make, tmp_path, monkeypatch):
     make(**own_data(tmp_path / "data"))
     monkeypatch.setattr(sys, "argv", [*sys.argv, "--read-only"])
-    app = errors(texts="true")
+    app = page("errors", texts="true")
     assert not [box for box in app.text_input if box.label == "Data folder"]
 
 
 def test_run_of_an_unknown_task_says_that_there_are_no_texts(make):
     make(task="mine")
-    assert "Texts are known for these only" in texts(errors(texts="true").warning)
+    assert "Texts are known for these only" in texts(page("errors", texts="true").warning)
 
 
 def test_names_from_files_are_shown_as_text(make):
     run = make(labels=["<img src=x>", "**b**"])
     rows = [json.loads(line) for line in (run / "predictions.jsonl").read_text().splitlines()]
     write_predictions(run, [{**row, "id": f"<b>{row['id']}</b>"} for row in rows])
-    app = errors(class_gates="gold")
+    app = page("errors", class_gates="gold")
     shown = "\n".join(element.value for kind in (app.markdown, app.caption) for element in kind)
     assert r"\<b\>v\-" in shown
     assert not re.search(r"(?<!\\)<", shown)

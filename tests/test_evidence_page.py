@@ -16,8 +16,7 @@ from analysis.figures.deletion_curves import order_name
 from apt_core.measure_format import MEASURES_FILE, Measures, write_measures
 from apt_core.run_format import ADAPTER_FOLDER, update_finished_run
 from tests.analysis.simulated_measures import layered_effects, shuffled, simulate
-
-TIMEOUT = 60
+from tests.app_pages import page, rerun, texts
 
 
 @pytest.fixture
@@ -47,33 +46,15 @@ def rising_effects() -> list[np.ndarray]:
     return list(effects / effects.sum())
 
 
-def evidence(**query: str | list[str]) -> AppTest:
-    app = AppTest.from_string("from analysis.pages import evidence\nevidence.show()", default_timeout=TIMEOUT)
-    for key, value in query.items():
-        app.query_params[key] = value
-    return rerun(app)
-
-
-def rerun(changed) -> AppTest:
-    """Runs the app again after a widget changed, or the app itself."""
-    app = changed.run()
-    assert not app.exception, [element.value for element in app.exception]
-    return app
-
-
 def figures(app: AppTest) -> dict[str, dict]:
     specs = [json.loads(chart.proto.spec) for chart in app.get("plotly_chart")]
     return {spec["layout"]["title"]["text"]: spec for spec in specs}
 
 
-def texts(elements) -> str:
-    return "\n".join(str(element.value) for element in elements).replace("\\", "")
-
-
 def test_no_run_and_no_measures_name_the_command(folder, record_run):
-    assert "python -m apt_core train" in texts(evidence().code)
+    assert "python -m apt_core train" in texts(page("evidence").code)
     record_run(folder / "a b", steps=3)
-    app = evidence()
+    app = page("evidence")
     assert "has not been measured" in texts(app.info)
     assert f"python -m apt_core measure '{folder / 'a b'}'" in texts(app.code)
     assert not app.get("plotly_chart")
@@ -81,11 +62,11 @@ def test_no_run_and_no_measures_name_the_command(folder, record_run):
 
 def test_run_without_virtual_tokens_has_nothing_to_measure(folder, record_run):
     record_run(folder / "a", steps=3, lengths=(0, 0))
-    assert "nothing to measure" in texts(evidence().info)
+    assert "nothing to measure" in texts(page("evidence").info)
 
 
 def test_verdict_stands_on_top_with_words_for_every_check(run):
-    app = evidence()
+    app = page("evidence")
     assert "Follow the gates" in texts(app.success)
     lines = [element.value for element in app.markdown if " · " in element.value]
     assert len(lines) >= 6
@@ -97,11 +78,11 @@ def test_verdict_stands_on_top_with_words_for_every_check(run):
 def test_shuffled_gates_are_refused_and_another_importance_is_named(folder, record_run):
     effects = layered_effects(1, num_tokens=16)
     measured(record_run(folder / "a"), simulate(effects, {"gate": shuffled(effects, 5)}))
-    assert "Do not follow the gates. Use" in texts(evidence().error)
+    assert "Do not follow the gates. Use" in texts(page("evidence").error)
 
 
 def test_curves_show_gates_reverse_and_random_and_switch_to_the_metric(run):
-    app = evidence()
+    app = page("evidence")
     figure = figures(app)["Taking virtual tokens away"]
     assert [trace["name"] for trace in figure["data"]] == [
         "range of 5 random orders",
@@ -119,19 +100,19 @@ def test_curves_show_gates_reverse_and_random_and_switch_to_the_metric(run):
 
 
 def test_link_restores_quantity_and_orders(run):
-    app = evidence(shown="metric", orders=[order_name("norm"), order_name("norm reversed")])
+    app = page("evidence", shown="metric", orders=[order_name("norm"), order_name("norm reversed")])
     assert app.multiselect[0].value == ["norm", "norm reversed"]
     assert figures(app)["Taking virtual tokens away"]["layout"]["yaxis"]["title"]["text"] == "validation accuracy"
 
 
 def test_layers_are_drawn_with_effect_and_intervals(run):
-    figure = figures(evidence())["Layers: measured effect and importance"]
+    figure = figures(page("evidence"))["Layers: measured effect and importance"]
     assert [trace["name"] for trace in figure["data"]][:2] == ["measured effect", "the gates"]
     assert figure["data"][0]["error_y"]["symmetric"] is False
 
 
 def test_tables_say_what_was_not_measured_and_stability_has_help(run):
-    app = evidence()
+    app = page("evidence")
     scores, agreement = app.dataframe[1].value, app.dataframe[2].value
     assert list(scores["order"]) == ["the gates", "norm-weighted gates", "attention mass", "first-order effect"]
     assert scores["over_gates"][0] == "-"
@@ -144,20 +125,20 @@ def test_tables_say_what_was_not_measured_and_stability_has_help(run):
 def test_seeds_beside_the_run_are_compared(run, record_run):
     other = record_run(run.parent / "b", seed=7)
     update_finished_run(other, seed=2)
-    values = {metric.label: metric.value for metric in evidence(run="runs/a").metric}
+    values = {metric.label: metric.value for metric in page("evidence", run="runs/a").metric}
     assert values["seeds"] == "2"
     assert values["layers, over seeds"] == "1.00"
 
 
 def test_changed_adapter_is_said_without_a_restart(run):
-    assert "Follow the gates" in texts(evidence().success)
+    assert "Follow the gates" in texts(page("evidence").success)
     (run / ADAPTER_FOLDER / ADAPTER_FILE).write_bytes(b"trained further")
-    assert "has changed since it was measured" in texts(evidence().error)
+    assert "has changed since it was measured" in texts(page("evidence").error)
 
 
 def test_damaged_measures_are_said(run):
     (run / MEASURES_FILE).write_text("{")
-    assert "cannot be used" in texts(evidence().error)
+    assert "cannot be used" in texts(page("evidence").error)
 
 
 def test_hostile_names_are_shown_as_text(folder, record_run):
@@ -166,6 +147,6 @@ def test_hostile_names_are_shown_as_text(folder, record_run):
     measures.notes = ["![](http://z)"]
     measures.curves[0].order, measures.importance["<u>"] = "<u>", measures.importance["gate"]
     measured(record_run(folder / "a"), measures)
-    app = evidence(shown="loss")
+    app = page("evidence", shown="loss")
     assert "&lt;i&gt;s loss" in figures(app)["Taking virtual tokens away"]["layout"]["yaxis"]["title"]["text"]
     assert any(r"\!\[\]\(http" in element.value for element in app.markdown)

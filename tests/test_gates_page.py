@@ -14,8 +14,7 @@ from streamlit.testing.v1 import AppTest
 from analysis.gate_sample import sample_gates
 from apt_core.run_format import RunInfo
 from apt_core.run_writer import RunWriter
-
-TIMEOUT = 60
+from tests.app_pages import TIMEOUT, rerun, texts
 
 
 @pytest.fixture
@@ -32,21 +31,10 @@ def gates(**query: str | list[str]) -> AppTest:
     return rerun(rerun(app))  # a browser asks again for the figures that come later
 
 
-def rerun(changed) -> AppTest:
-    """Runs the app again after a widget changed, or the app itself."""
-    app = changed.run()
-    assert not app.exception, [element.value for element in app.exception]
-    return app
-
-
 def figures(app: AppTest) -> dict[str, dict]:
     """Title -> figure of all that is drawn."""
     specs = [json.loads(chart.proto.spec) for chart in app.get("plotly_chart")]
     return {spec["layout"]["title"]["text"]: spec for spec in specs}
-
-
-def texts(elements) -> str:
-    return "\n".join(str(element.value) for element in elements).replace("\\", "")
 
 
 def widget(elements, key: str):

@@ -10,8 +10,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from apt_core.run_format import update_finished_run
-
-TIMEOUT = 60
+from tests.app_pages import page, rerun, texts
 
 
 @pytest.fixture
@@ -34,36 +33,19 @@ def task(folder, record_run) -> Path:
     return folder
 
 
-def investment(**query: str) -> AppTest:
-    app = AppTest.from_string("from analysis.pages import investment\ninvestment.show()", default_timeout=TIMEOUT)
-    for key, value in query.items():
-        app.query_params[key] = value
-    return rerun(app)
-
-
-def rerun(changed) -> AppTest:
-    app = changed.run()
-    assert not app.exception, [element.value for element in app.exception]
-    return app
-
-
 def figure(app: AppTest) -> dict[str, dict]:
     """Name of a trace -> trace."""
     (chart,) = app.get("plotly_chart")
     return {trace["name"]: trace for trace in json.loads(chart.proto.spec)["data"]}
 
 
-def texts(elements) -> str:
-    return "\n".join(str(element.value) for element in elements).replace("\\", "")
-
-
 def test_without_runs_the_page_says_what_makes_one(folder):
-    assert "python -m apt_core train" in texts(investment().code)
+    assert "python -m apt_core train" in texts(page("investment").code)
 
 
 def test_one_point_is_too_few_and_the_commands_are_named(folder, record_run):
     record_run(folder / "only", steps=1)
-    app = investment()
+    app = page("investment")
     assert "There is one point to draw here; it takes 2" in texts(app.info)
     assert f"python -m analysis budget {folder}/only --total 48" in texts(app.code)
     assert "retrain" in texts(app.code)
@@ -72,7 +54,7 @@ def test_one_point_is_too_few_and_the_commands_are_named(folder, record_run):
 
 
 def test_front_knee_and_reading_are_shown(task):
-    app = investment()
+    app = page("investment")
     assert "8 runs; 1 of other tasks, backbones or data is not mixed in." in texts(app.caption)
     drawn = figure(app)
     assert set(drawn) == {"not on the front", "Pareto front", "knee"}
@@ -91,7 +73,7 @@ def test_front_knee_and_reading_are_shown(task):
 
 
 def test_link_restores_axis_split_and_head(task):
-    app = investment(cost="virtual tokens", split="test", head="false")
+    app = page("investment", cost="virtual tokens", split="test", head="false")
     assert figure(app)["Pareto front"]["x"] == [24, 48]
     assert "Choosing a budget by the test metric is wrong" in texts(app.warning)
     assert app.toggle[0].value is False
@@ -99,7 +81,7 @@ def test_link_restores_axis_split_and_head(task):
 
 
 def test_head_can_be_left_out_of_the_count(task):
-    app = investment()
+    app = page("investment")
     with_head = figure(app)["Pareto front"]["x"]
     rerun(app.toggle[0].set_value(False))
     assert [before - after for before, after in zip(with_head, figure(app)["Pareto front"]["x"], strict=True)] == [
@@ -108,7 +90,7 @@ def test_head_can_be_left_out_of_the_count(task):
 
 
 def test_another_task_is_chosen_in_the_address(task):
-    app = investment(pool="copa, all-MiniLM-L6-v2, data not named")
+    app = page("investment", pool="copa, all-MiniLM-L6-v2, data not named")
     assert app.selectbox[0].value.startswith("copa")
     assert "it takes 2" in texts(app.info)
 
@@ -116,5 +98,5 @@ def test_another_task_is_chosen_in_the_address(task):
 def test_text_of_files_is_not_read_as_formatting(folder, record_run):
     for seed in (1, 2):
         record_run(folder / f"**x{seed}**", steps=1, lengths=(seed,) * 6)
-    said = "\n".join(str(element.value) for element in investment().markdown)
+    said = "\n".join(str(element.value) for element in page("investment").markdown)
     assert "**x" not in said

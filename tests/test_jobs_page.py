@@ -12,7 +12,8 @@ from apt_core.errors import AptValueError
 from apt_core.jobs import Job
 from apt_core.memory import RAN_OUT
 from apt_core.run_format import update_finished_run
-from tests.told_jobs import ToldJobs, button, labels, names, page, rerun, show_told_jobs, texts
+from tests.app_pages import button, labels, page, rerun, texts
+from tests.told_jobs import ToldJobs, names, show_told_jobs
 
 PROJECT = Path(__file__).parents[1]
 OUT_OF_MEMORY = f"step 3 of 9\nerror: {RAN_OUT} 16: half of it needs less.\nand what a launcher adds"
@@ -30,7 +31,7 @@ def root(jobs) -> Path:
 
 
 def test_folder_without_jobs_says_what_makes_some(jobs, root):
-    app = page()
+    app = page("jobs")
     assert "There is no job yet" in texts(app.info)
     assert f"python -m apt_core jobs submit --runs {root} train --out {root / 'first'}" in texts(app.code)
     assert "cpu-0: free" in texts(app.markdown)
@@ -39,7 +40,7 @@ def test_folder_without_jobs_says_what_makes_some(jobs, root):
 def test_jobs_of_a_cluster_are_not_said_to_take_this_machines_slots(jobs, monkeypatch):
     jobs.add("far", "running")
     monkeypatch.setattr(sys, "argv", [*sys.argv, "--executor", "ray", "--address", "http://10.0.0.4:8265"])
-    app = page()
+    app = page("jobs")
     assert "on the cluster http://10.0.0.4:8265" in texts(app.markdown)
     assert "cpu-0" not in texts(app.markdown)
     assert names(app) == ["far"]
@@ -49,7 +50,7 @@ def test_cluster_that_does_not_answer_is_said_so_on_the_page(tmp_path, monkeypat
     pytest.importorskip("ray", reason="ray is an extra")
     words = ["app.py", "--runs", str(tmp_path), "--executor", "ray", "--address", "http://127.0.0.1:9"]
     monkeypatch.setattr(sys, "argv", words)  # the port of 'discard': nobody answers
-    app = page()
+    app = page("jobs")
     assert "The jobs cannot be listed" in texts(app.error)
     assert "127.0.0.1:9" in texts(app.error)
 
@@ -58,7 +59,7 @@ def test_jobs_are_ordered_and_told_with_slot_place_and_memory(jobs):
     jobs.add("old", "finished", exit_code=0, device="cpu-0")
     jobs.add("runs", "running", device="cpu-1")
     jobs.add("waits", "queued", position=1)
-    app = page()
+    app = page("jobs")
     assert names(app) == ["runs", "waits", "old"]
     said = texts(app.markdown)
     assert "retrain: running on cpu-1" in said
@@ -77,7 +78,7 @@ def test_running_training_shows_bar_time_left_loss_and_metric(jobs, root, record
     with (folder / "metrics.jsonl").open("a") as file:
         file.write('{"step": 20, "seconds": 60, "loss": 0.125}\n')
     jobs.add("b", "running", device="cpu-0")
-    app = page()
+    app = page("jobs")
     (bar,) = app.get("progress")
     assert (bar.proto.value, bar.proto.text) == (50, "step 20 of 40 · about 1 min left")
     metrics = {metric.label: metric.value for metric in app.metric}
@@ -87,12 +88,12 @@ def test_running_training_shows_bar_time_left_loss_and_metric(jobs, root, record
 def test_filter_is_in_the_address_and_leaves_its_states(jobs):
     for state in ("finished", "failed", "lost", "cancelled", "running", "queued"):
         jobs.add(state, state)
-    assert sorted(names(page(state="failed or lost"))) == ["failed", "lost"]
-    assert names(page(state="running")) == ["running"]
-    assert names(page(state="waiting")) == ["queued"]
-    assert len(names(page(state="nonsense"))) == 6
+    assert sorted(names(page("jobs", state="failed or lost"))) == ["failed", "lost"]
+    assert names(page("jobs", state="running")) == ["running"]
+    assert names(page("jobs", state="waiting")) == ["queued"]
+    assert len(names(page("jobs", state="nonsense"))) == 6
     jobs.jobs = [job for job in jobs.jobs if not job.run_folder.endswith("cancelled")]
-    assert "No job is in this state" in texts(page(state="cancelled").info)
+    assert "No job is in this state" in texts(page("jobs", state="cancelled").info)
 
 
 def test_hundreds_are_not_cut_silently_and_cost_no_log(jobs):
@@ -100,7 +101,7 @@ def test_hundreds_are_not_cut_silently_and_cost_no_log(jobs):
         jobs.add(f"old-{number}", "finished")
     for number in range(30):
         jobs.add(f"waits-{number}", "queued", position=number + 1)
-    app = page()
+    app = page("jobs")
     assert len(names(app)) == 20
     assert labels(app).count("Cancel this job") == 10
     assert {"Show 20 more of 20", "Show 20 more of 190"} <= set(labels(app))
@@ -112,7 +113,7 @@ def test_hundreds_are_not_cut_silently_and_cost_no_log(jobs):
 
 def test_log_is_read_once_it_is_open_and_keeps_its_end(jobs, root):
     job = jobs.add("b", "running", printed="x" * 30_000 + "\nlast words")
-    app = page()
+    app = page("jobs")
     assert jobs.asked_for_logs == []
     app.session_state[f"log {job.id}"] = True
     app = rerun(app)
@@ -124,7 +125,7 @@ def test_log_is_read_once_it_is_open_and_keeps_its_end(jobs, root):
 
 def test_failed_job_says_why_and_is_retried_by_one_click(jobs):
     job = jobs.add("b", "failed", printed="step 1\nerror: data-dir: got 'x'; accepted: a folder.", exit_code=2)
-    app = page()
+    app = page("jobs")
     assert "error: data-dir: got 'x'; accepted: a folder." in texts(app.error)
     assert "Retry with half the batch" not in labels(app)
     app = rerun(button(app, "Retry").click())
@@ -136,12 +137,12 @@ def test_failed_job_says_why_and_is_retried_by_one_click(jobs):
 
 def test_failed_job_that_said_nothing_gives_its_exit_code(jobs):
     jobs.add("b", "failed", exit_code=-11)
-    assert "It said nothing and ended with exit code -11." in texts(page().error)
+    assert "It said nothing and ended with exit code -11." in texts(page("jobs").error)
 
 
 def test_job_that_ran_out_of_memory_is_retried_with_half_the_batch(jobs):
     job = jobs.add("b", "failed", printed=OUT_OF_MEMORY, exit_code=1)
-    app = page()
+    app = page("jobs")
     assert f"error: {RAN_OUT} 16: half of it needs less." in [error.value.replace("\\", "") for error in app.error]
     rerun(button(app, "Retry with half the batch").click())
     assert jobs.retried == [(job.id, True)]
@@ -149,7 +150,7 @@ def test_job_that_ran_out_of_memory_is_retried_with_half_the_batch(jobs):
 
 def test_measuring_that_ran_out_of_memory_has_no_batch_to_halve(jobs):
     jobs.add("b", "failed", "measure", "b", printed=OUT_OF_MEMORY, exit_code=1)
-    assert labels(page()) == ["Retry"]
+    assert labels(page("jobs")) == ["Retry"]
 
 
 def test_refused_retry_says_why(jobs, monkeypatch):
@@ -158,14 +159,14 @@ def test_refused_retry_says_why(jobs, monkeypatch):
 
     monkeypatch.setattr(jobs, "retry", refuse)
     jobs.add("b", "lost")
-    app = rerun(button(page(), "Retry").click())
+    app = rerun(button(page("jobs"), "Retry").click())
     assert "whose *run* is finished" in texts(app.error)
     assert "\\*run\\*" in app.error[0].value
 
 
 def test_cancel_is_asked_once_more_and_says_what_follows(jobs):
     job = jobs.add("b", "running")
-    app = page()
+    app = page("jobs")
     assert "Retry goes on from its last checkpoint" in texts(app.markdown)
     app = rerun(button(app, "Cancel this job").click())
     assert jobs.report(job.id).state == "cancelled"
@@ -174,7 +175,7 @@ def test_cancel_is_asked_once_more_and_says_what_follows(jobs):
 
 def test_command_is_there_to_copy_with_what_else_is_known(jobs, root):
     jobs.add("b", "finished", "train", "--data-dir", "my data", exit_code=0, device="cpu-1")
-    app = page()
+    app = page("jobs")
     assert "python -m apt_core train --data-dir 'my data'" in texts(app.code)
     assert f"run folder: {root / 'b'}" in texts(app.markdown)
     assert "exit code: 0" in texts(app.markdown)
@@ -183,7 +184,7 @@ def test_command_is_there_to_copy_with_what_else_is_known(jobs, root):
 def test_hostile_names_and_logs_are_text(jobs):
     name = "<img src=x onerror=alert(1)> **bold** [a](b)"
     jobs.add(name, "failed", name, printed=name + "\udc80")
-    app = page()
+    app = page("jobs")
     for element in (*app.markdown, *app.error, *app.caption):
         assert "[a](b)" not in element.value
         assert "<img" not in element.value.replace("\\<", "")
@@ -193,12 +194,12 @@ def test_reader_may_neither_cancel_nor_retry(jobs, monkeypatch):
     jobs.add("b", "running")
     jobs.add("c", "failed", printed=OUT_OF_MEMORY)
     monkeypatch.setattr(sys, "argv", [*sys.argv, "--read-only"])
-    assert labels(page()) == []
+    assert labels(page("jobs")) == []
 
 
 def test_page_that_is_open_when_editing_is_switched_off_does_nothing(jobs, monkeypatch):
     job = jobs.add("b", "running")
-    app = page()
+    app = page("jobs")
     monkeypatch.setattr("analysis.pages.context.check_may_edit", _refuse)
     app = rerun(button(app, "Cancel this job").click())
     assert jobs.report(job.id).state == "running"
@@ -220,7 +221,7 @@ def test_jobs_that_cannot_be_listed_are_said(jobs, monkeypatch):
         raise AptValueError("address: the cluster does not *answer*.")
 
     monkeypatch.setattr(jobs, "list", fail)
-    assert "does not *answer*" in texts(page().error)
+    assert "does not *answer*" in texts(page("jobs").error)
     app = page("notices")
     assert not app.toast
     assert not app.error
@@ -229,6 +230,6 @@ def test_jobs_that_cannot_be_listed_are_said(jobs, monkeypatch):
 def test_unusable_number_of_slots_is_said_and_jobs_are_shown(jobs, monkeypatch):
     jobs.add("b", "running", device="cpu-0")
     monkeypatch.setenv("APT_SLOTS", "many")
-    app = page()
+    app = page("jobs")
     assert "APT_SLOTS" in texts(app.error)
     assert names(app) == ["b"]

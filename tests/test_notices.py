@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from tests.told_jobs import TIMEOUT, ToldJobs, button, page, rerun, show_told_jobs, texts
+from tests.app_pages import TIMEOUT, button, page, rerun, texts
+from tests.told_jobs import ToldJobs, show_told_jobs
 
 
 @pytest.fixture

@@ -16,8 +16,8 @@ from apt_core.measure_format import write_measures
 from apt_core.run_format import update_finished_run
 from tests.analysis.pilot_world import BUDGET, PILOT, ListedJobs, record_trainings
 from tests.analysis.simulated_measures import layered_effects, simulate
+from tests.app_pages import button, field, labels, page, rerun, texts
 
-TIMEOUT = 60
 PROJECT = Path(__file__).parents[1]
 UNSETTLED = PILOT.model_copy(update={"budget": None})
 
@@ -44,38 +44,8 @@ def own_data(tmp_path) -> Path:
     return path
 
 
-def pilot_page(**query: str) -> AppTest:
-    app = AppTest.from_string("from analysis.pages import pilot\npilot.show()", default_timeout=TIMEOUT)
-    for key, value in query.items():
-        app.query_params[key] = value
-    return rerun(app)
-
-
-def rerun(changed) -> AppTest:
-    """Runs the app again after a widget changed, or the app itself."""
-    app = changed.run()
-    assert not app.exception, [element.value for element in app.exception]
-    return app
-
-
-def texts(elements) -> str:
-    return "\n".join(str(element.value) for element in elements).replace("\\", "")
-
-
-def button(app: AppTest, label: str):
-    return next(each for each in app.button if each.label == label)
-
-
-def labels(app: AppTest) -> list[str]:
-    return [each.label for each in app.button]
-
-
 def steps(app: AppTest) -> list[str]:
     return [each.label for each in app.expander if each.label[:1].isdigit()]
-
-
-def field(elements, label: str):
-    return next(each for each in elements if each.label == label)
 
 
 def fill(app: AppTest, place: str) -> AppTest:
@@ -87,7 +57,7 @@ def fill(app: AppTest, place: str) -> AppTest:
 
 
 def test_empty_folder_starts_with_the_question(root, jobs, own_data):
-    app = fill(pilot_page(), str(own_data))
+    app = fill(page("pilot"), str(own_data))
     assert "6 trainings" in texts(app.markdown)
     app = rerun(button(app, "Check the data and make the pilot").click())
     (pilot,) = find_pilots(root).pilots.values()
@@ -101,27 +71,27 @@ def test_empty_folder_starts_with_the_question(root, jobs, own_data):
 
 @pytest.mark.parametrize(("place", "said"), [("", "data-dir"), ("/not/here.csv", "not/here")])
 def test_data_is_checked_before_anything_is_kept(root, jobs, place, said):
-    app = rerun(button(fill(pilot_page(), place), "Check the data and make the pilot").click())
+    app = rerun(button(fill(page("pilot"), place), "Check the data and make the pilot").click())
     assert said in texts(app.error)
     assert find_pilots(root).pilots == {}
 
 
 def test_names_that_are_taken_are_refused(root, jobs, own_data):
     (root / "mine-full-s2").mkdir(parents=True)
-    app = rerun(button(fill(pilot_page(), str(own_data)), "Check the data and make the pilot").click())
+    app = rerun(button(fill(page("pilot"), str(own_data)), "Check the data and make the pilot").click())
     assert "There is a folder mine-full-s2" in texts(app.error)
     assert find_pilots(root).pilots == {}
 
 
 def test_first_training_is_started_cancelled_and_started_again(root, jobs):
     create_pilot(root, "demo", UNSETTLED)
-    app = rerun(button(pilot_page(), "Start the training").click())
+    app = rerun(button(page("pilot"), "Start the training").click())
     (job,) = jobs.jobs
     assert job.arguments[-2:] == ["--out", str(root / "demo-full-s1")]
     assert "demo-full-s1 · queued" in texts(app.markdown)
     assert "Start the training" not in labels(app)
     jobs.states[job.id] = "running"
-    app = rerun(button(pilot_page(), "Cancel").click())
+    app = rerun(button(page("pilot"), "Cancel").click())
     assert "demo-full-s1 · cancelled" in texts(app.markdown)
     rerun(button(app, "Start again").click())
     assert [each.arguments[-1] for each in jobs.jobs] == ["--resume", str(root / "demo-full-s1")]
@@ -129,9 +99,9 @@ def test_first_training_is_started_cancelled_and_started_again(root, jobs):
 
 def test_failed_training_shows_its_log(root, jobs):
     create_pilot(root, "demo", UNSETTLED)
-    rerun(button(pilot_page(), "Start the training").click())
+    rerun(button(page("pilot"), "Start the training").click())
     jobs.states[jobs.jobs[0].id] = "failed"
-    app = pilot_page()
+    app = page("pilot")
     assert f"log of {jobs.jobs[0].id}" in texts(app.code)
     assert "Start again" in labels(app)
 
@@ -139,7 +109,7 @@ def test_failed_training_shows_its_log(root, jobs):
 def test_unmeasured_run_is_measured_by_a_click_or_passed_over_with_a_warning(root, jobs, record_run):
     create_pilot(root, "demo", UNSETTLED)
     record_trainings(record_run, root, pilot=UNSETTLED, only=1)
-    app = pilot_page()
+    app = page("pilot")
     assert steps(app)[-2:] == ["3 · Audit · now", "4 · Budget · now"]
     assert f"python -m apt_core measure {root / 'demo-full-s1'}" in texts(app.code)
     assert "Without an audit" in texts(app.warning)
@@ -153,14 +123,14 @@ def test_unmeasured_run_is_measured_by_a_click_or_passed_over_with_a_warning(roo
     assert list(pilot.budget.prefix_lengths) == sorted(
         pilot.budget.prefix_lengths
     )  # recorded gates rise with the layer
-    assert "3 · Audit · skipped" in steps(pilot_page())
+    assert "3 · Audit · skipped" in steps(page("pilot"))
 
 
 def test_audit_is_shown_and_its_advice_is_the_start_of_the_budget(root, jobs, record_run):
     create_pilot(root, "demo", UNSETTLED)
     (folder,) = record_trainings(record_run, root, pilot=UNSETTLED, only=1)
     write_measures(folder, simulate(layered_effects(1, num_tokens=16)))
-    app = pilot_page()
+    app = page("pilot")
     assert steps(app)[2:] == ["3 · Audit · done", "4 · Budget · now"]
     assert "Do not follow the gates" in texts(app.error)  # its adapter is gone
     by = field(app.selectbox, "Share out by")
@@ -176,12 +146,12 @@ def test_audit_is_shown_and_its_advice_is_the_start_of_the_budget(root, jobs, re
 def test_budget_can_be_changed_until_something_was_trained_with_it(root, jobs, record_run):
     create_pilot(root, "demo", PILOT)
     record_trainings(record_run, root, only=1)
-    rerun(button(pilot_page(), "Change the budget").click())
+    rerun(button(page("pilot"), "Change the budget").click())
     assert find_pilots(root).pilots["demo"].budget is None
     pilot_path(root, "demo").write_text(PILOT.model_dump_json())
     record_trainings(record_run, root / "aside")
     (root / "aside" / "demo-pruned-s1").rename(root / "demo-pruned-s1")
-    app = pilot_page()
+    app = page("pilot")
     assert "Change the budget" not in labels(app)
     assert "so they stay" in texts(app.caption)
 
@@ -189,12 +159,12 @@ def test_budget_can_be_changed_until_something_was_trained_with_it(root, jobs, r
 def test_one_click_starts_all_other_trainings(root, jobs, record_run):
     create_pilot(root, "demo", PILOT)
     record_trainings(record_run, root, only=1)
-    app = rerun(button(pilot_page(), "Start all 8 trainings").click())
+    app = rerun(button(page("pilot"), "Start all 8 trainings").click())
     assert len(jobs.jobs) == 8
     assert len({job.run_folder for job in jobs.jobs}) == 8
     assert not [label for label in labels(app) if label.startswith("Start")]
     jobs.states[jobs.jobs[0].id] = "failed"
-    app = rerun(button(pilot_page(), "Start what is left (1)").click())
+    app = rerun(button(page("pilot"), "Start what is left (1)").click())
     assert len(jobs.jobs) == 9
     rerun(button(app, "Cancel all").click())
     waiting = [job for job in jobs.jobs if jobs.status(job.id) == "queued"]
@@ -205,7 +175,7 @@ def test_run_of_something_else_under_a_name_of_the_pilot_is_said(root, jobs, rec
     create_pilot(root, "demo", PILOT)
     record_trainings(record_run, root, only=1)
     record_run(root / "demo-uniform-s2", steps=3, lengths=(1,) * 6)
-    app = pilot_page()
+    app = page("pilot")
     assert "demo-uniform-s2 is not a training of this pilot" in texts(app.error)
     assert "Start what is left (7)" in labels(app)
 
@@ -213,7 +183,7 @@ def test_run_of_something_else_under_a_name_of_the_pilot_is_said(root, jobs, rec
 def test_finished_pilot_decides_and_offers_the_report(root, jobs, record_run):
     create_pilot(root, "demo", PILOT)
     record_trainings(record_run, root)
-    app = pilot_page()
+    app = page("pilot")
     assert steps(app)[-2:] == ["6 · Decision · done", "7 · Report · now"]
     assert "Prune: 48 instead of 96 virtual tokens cost at most 1.4 points" in texts(app.success)
     arms = next(table.value for table in app.dataframe if "arm" in table.value)
@@ -229,7 +199,7 @@ def test_finished_pilot_decides_and_offers_the_report(root, jobs, record_run):
 def test_test_split_is_measured_by_one_click_and_then_decides(root, jobs, record_run):
     create_pilot(root, "demo", PILOT)
     folders = record_trainings(record_run, root)
-    app = rerun(button(pilot_page(), "Measure the test split once").click())
+    app = rerun(button(page("pilot"), "Measure the test split once").click())
     assert sorted(job.run_folder for job in jobs.jobs) == sorted(map(str, folders))
     assert {tuple(job.arguments[2:]) for job in jobs.jobs} == {("--split", "test")}
     assert "Measure the test split once" not in labels(app)
@@ -237,7 +207,7 @@ def test_test_split_is_measured_by_one_click_and_then_decides(root, jobs, record
         jobs.states[job.id] = "finished"
         value = 0.6 if "full" in folder.name else 0.5 + 0.001 * int(folder.name[-1])
         update_finished_run(folder, metrics={"validation": {"accuracy": 0.6}, "test": {"accuracy": value}})
-    app = pilot_page()
+    app = page("pilot")
     assert "Keep the full length" in texts(app.error)
     assert "Measure the test split once" not in labels(app)
 
@@ -247,23 +217,23 @@ def test_read_only_dashboard_shows_everything_and_starts_nothing(root, jobs, rec
     create_pilot(root, "fresh", Pilot(task="pydoc-topic", epochs=1))
     record_trainings(record_run, root)
     monkeypatch.setattr(sys, "argv", [*sys.argv, "--read-only"])
-    app = pilot_page(pilot="demo")
+    app = page("pilot", pilot="demo")
     assert "Prune:" in texts(app.success)
     assert labels(app) == []
     assert "Download the report" in [each.proto.label for each in app.get("download_button")]
-    assert labels(pilot_page(pilot="fresh")) == []
-    assert "python -m apt_core train" in texts(pilot_page(pilot="fresh").code)
+    assert labels(page("pilot", pilot="fresh")) == []
+    assert "python -m apt_core train" in texts(page("pilot", pilot="fresh").code)
 
 
 def test_read_only_dashboard_without_a_pilot_offers_none(root, jobs, monkeypatch):
     monkeypatch.setattr(sys, "argv", [*sys.argv, "--read-only"])
-    assert "read-only" in texts(pilot_page().info)
+    assert "read-only" in texts(page("pilot").info)
 
 
 def test_deleted_pilot_keeps_its_runs_and_comes_back(root, jobs, record_run):
     create_pilot(root, "demo", PILOT)
     record_trainings(record_run, root, only=1)
-    app = rerun(button(pilot_page(), "Delete pilot").click())
+    app = rerun(button(page("pilot"), "Delete pilot").click())
     app = rerun(button(app, "Delete").click())
     assert find_pilots(root).pilots == {}
     assert (root / "demo-full-s1").is_dir()
@@ -274,8 +244,8 @@ def test_deleted_pilot_keeps_its_runs_and_comes_back(root, jobs, record_run):
 def test_link_opens_a_pilot_and_a_new_one_can_be_begun_and_left(root, jobs):
     create_pilot(root, "a", PILOT)
     create_pilot(root, "b", PILOT.model_copy(update={"created_at": "2026-04-01T00:00:00+00:00", "question": "Other?"}))
-    assert "Other?" in texts(pilot_page().markdown)
-    app = pilot_page(pilot="a")
+    assert "Other?" in texts(page("pilot").markdown)
+    app = page("pilot", pilot="a")
     assert "Will half do?" in texts(app.markdown)
     app = rerun(button(app, "New pilot").click())
     assert steps(app) == []
@@ -286,7 +256,7 @@ def test_link_opens_a_pilot_and_a_new_one_can_be_begun_and_left(root, jobs):
 def test_damaged_pilot_is_listed_and_hostile_texts_are_text(root, jobs):
     create_pilot(root, "demo", PILOT.model_copy(update={"question": "<img src=x> **bold** [a](b)"}))
     pilot_path(root, "bad").write_text("{")
-    app = pilot_page()
+    app = page("pilot")
     assert "Not readable (1)" in [each.label for each in app.expander]
     assert "\\<img src=x\\> \\*\\*bold" in "\n".join(each.value for each in app.markdown)
 
@@ -305,6 +275,6 @@ def test_pilot_pages_never_load_torch():
 def test_budget_of_the_world_is_what_the_page_shows(root, jobs, record_run):
     create_pilot(root, "demo", PILOT)
     record_trainings(record_run, root, only=1)
-    table = next(each.value for each in pilot_page().dataframe if "budget" in each.value)
+    table = next(each.value for each in page("pilot").dataframe if "budget" in each.value)
     assert tuple(table["budget"]) == BUDGET.prefix_lengths
     assert tuple(table["uniform"]) == BUDGET.baseline

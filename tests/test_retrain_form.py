@@ -10,7 +10,8 @@ from streamlit.testing.v1 import AppTest
 
 from apt_core.errors import AptValueError
 from apt_core.jobs import Job
-from tests.told_jobs import ToldJobs, button, labels, names, page, rerun, show_told_jobs, texts
+from tests.app_pages import button, field, labels, page, rerun, texts
+from tests.told_jobs import ToldJobs, names, show_told_jobs
 
 
 @pytest.fixture
@@ -27,10 +28,6 @@ def root(jobs) -> Path:
 def form(root: Path, record_run, **fields) -> AppTest:
     record_run(root / "a", steps=20, **fields)
     return page("budget")
-
-
-def field(elements, label: str):
-    return next(each for each in elements if each.label == label)
 
 
 def commands(app: AppTest) -> list[str]:

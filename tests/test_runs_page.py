@@ -14,9 +14,9 @@ from analysis.run_edits import save_notes
 from analysis.run_notes import read_notes
 from apt_core.run_format import RunInfo, read_run_info
 from apt_core.run_writer import RunWriter
+from tests.app_pages import TIMEOUT, texts
 
 APP = Path(__file__).parent.parent / "app.py"
-TIMEOUT = 60
 
 
 @pytest.fixture
@@ -59,10 +59,6 @@ def press(app: AppTest, label: str) -> AppTest:
     return done(button.click().run())
 
 
-def said(elements) -> str:
-    return "\n".join(str(element.value) for element in elements).replace("\\", "")
-
-
 def test_table_has_the_columns_of_the_link_in_its_order(folder):
     (table,) = (table.value for table in start(columns=["training.seed", "device", "age"]).dataframe)
     assert list(table.columns) == ["open", "run", "training.seed", "device", "age"]
@@ -87,7 +83,7 @@ def test_filter_of_the_link_leaves_what_fits(folder, query, left):
 def test_filter_that_fits_nothing_says_so_and_is_cleared_by_one_click(folder):
     app = start()
     app.text_input(key="q").set_value("nonsense").run()
-    assert "No run fits these filters" in said(done(app).info)
+    assert "No run fits these filters" in texts(done(app).info)
     assert listed(app) == []
     press(app, "Clear filters")
     assert listed(app) == ["runs/a", "runs/b", "runs/c"]
@@ -129,7 +125,7 @@ def test_buttons_wait_for_a_selection(folder):
 def test_hidden_runs_are_gone_until_they_are_shown_again(folder):
     app = press(select(start(), 1), "Hide")
     assert listed(app) == ["runs/a", "runs/c"]
-    assert "1 hidden" in said(app.caption)
+    assert "1 hidden" in texts(app.caption)
     assert read_notes(folder / "b").hidden
     app.toggle(key="hidden").set_value(True).run()
     assert listed(done(app)) == ["runs/a", "runs/b", "runs/c"]
@@ -140,16 +136,16 @@ def test_hidden_runs_are_gone_until_they_are_shown_again(folder):
 def test_page_with_every_run_hidden_says_how_to_see_them(folder):
     for name in "abc":
         save_notes([folder], folder / name, hidden=True)
-    assert "All runs are hidden" in said(start().info)
+    assert "All runs are hidden" in texts(start().info)
 
 
 def test_delete_asks_and_can_be_undone(folder):
     app = press(select(start(), 0, 2), "Delete")
-    assert "runs/a" in said(app.markdown)
+    assert "runs/a" in texts(app.markdown)
     assert (folder / "a").is_dir()
     app.button(key="confirm").click().run()
     assert listed(done(app)) == ["runs/b"]
-    assert "Deleted a, c." in said(app.markdown)
+    assert "Deleted a, c." in texts(app.markdown)
     press(app, "Undo")
     assert listed(app) == ["runs/a", "runs/b", "runs/c"]
     assert not (folder / ".trash" / "a").exists()
@@ -168,10 +164,10 @@ def test_trash_puts_back_single_runs_and_is_emptied_after_a_question(folder):
     press(app, "Put back runs/a")
     assert listed(app) == ["runs/a", "runs/b"]
     press(app, "Empty trash")
-    assert "Runs to be removed for good: 1." in said(app.markdown)
+    assert "Runs to be removed for good: 1." in texts(app.markdown)
     app.button(key="confirm").click().run()
     assert list((folder / ".trash").iterdir()) == []
-    assert "Trash" not in said(done(app).expander)
+    assert "Trash" not in texts(done(app).expander)
 
 
 def test_running_run_is_not_deleted_and_the_reason_is_said(folder):
@@ -179,9 +175,9 @@ def test_running_run_is_not_deleted_and_the_reason_is_said(folder):
     app = start()
     assert next(table.value for table in app.dataframe)["status"][0] == "running"
     app = press(select(app, 0), "Delete")
-    assert "running, which is refused" in said(app.markdown)
+    assert "running, which is refused" in texts(app.markdown)
     app.button(key="confirm").click().run()
-    assert "accepted: a run that is not running" in said(done(app).error)
+    assert "accepted: a run that is not running" in texts(done(app).error)
     assert (folder / "live").is_dir()
     writer.finish()
 
@@ -203,7 +199,7 @@ def test_edit_to_a_name_that_exists_says_so_and_stays_open(folder):
     app = press(select(start(), 0), "Edit")
     app.text_input[-1].set_value("b")
     press(app, "Save")
-    assert "which exists" in said(app.error)
+    assert "which exists" in texts(app.error)
     assert (folder / "a").is_dir()
     press(app, "Cancel")
     assert len(app.text_area) == 0

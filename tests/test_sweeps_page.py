@@ -19,9 +19,9 @@ from apt_core.sweep_format import budget_path, read_sweep, write_sweep
 from apt_core.sweep_look import look, runs_of
 from apt_core.sweep_process import only_driver
 from apt_core.sweep_summary import summarise
+from tests.app_pages import TIMEOUT, field, labels, rerun, texts
 from tests.apt_core.sweep_world import SPEC, TrainingJobs, begun, record
 
-TIMEOUT = 60
 PROJECT = Path(__file__).parents[1]
 ONE = SPEC.replace(', "pydoc-entities"', "")
 FULL, SHARE, UNIFORM = (f"pydoc-topic-lr0.01-s1-{end}" for end in ("full", "b6-share", "b6-uniform"))
@@ -52,7 +52,7 @@ def started(monkeypatch) -> list[tuple[Path, bool]]:
     """Drivers that the page would have started: folder, and whether what failed is tried again."""
     calls: list[tuple[Path, bool]] = []
 
-    def start(out, sweep=None, *, retry_failed=False):
+    def start(out, sweep, *, retry_failed=False):
         calls.append((out, retry_failed))
 
     monkeypatch.setattr("analysis.pages.sweeps.start_driver", start)
@@ -83,24 +83,6 @@ def sweeps(script: str = "from analysis.pages import sweeps\nsweeps.show()", **q
     for key, value in query.items():
         app.query_params[key] = value
     return rerun(app)
-
-
-def rerun(changed) -> AppTest:
-    app = changed.run()
-    assert not app.exception, [element.value for element in app.exception]
-    return app
-
-
-def texts(elements) -> str:
-    return "\n".join(str(element.value) for element in elements).replace("\\", "")
-
-
-def labels(app: AppTest) -> list[str]:
-    return [each.label for each in app.button]
-
-
-def field(elements, label: str):
-    return next(each for each in elements if each.label == label)
 
 
 def spec_shown(app: AppTest) -> dict:
@@ -287,6 +269,17 @@ def test_failed_training_is_shown_with_its_reason(root, sweep, started):
     assert f"{FULL} · failed: log of {job.id}" in texts(app.markdown)
     rerun(field(app.button, "Go on, failed ones too").click())
     assert started == [(recorded.folder, True)]
+
+
+def test_sweep_runs_where_the_trainings_of_this_dashboard_run(root, monkeypatch):
+    started = []
+    monkeypatch.setattr("analysis.pages.sweeps_form.start_driver", lambda out, sweep: started.append(sweep))
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--executor", "ray", "--address", "http://10.0.0.4:8265"])
+    app = sweeps()
+    app = rerun(field(app.text_input, "Name").set_value("far"))
+    assert "--executor ray --address http://10.0.0.4:8265" in texts(app.code)
+    rerun(field(app.button, "Check the data and start").click())
+    assert [(sweep.executor, sweep.address) for sweep in started] == [("ray", "http://10.0.0.4:8265")]
 
 
 def test_start_that_is_refused_is_said(root, sweep, monkeypatch):

@@ -11,8 +11,8 @@ from streamlit.testing.v1 import AppTest
 
 from analysis.transfer_results import find_transfers
 from apt_core.transfer_format import Transfer, TransferRun, write_transfer
+from tests.app_pages import page, texts
 
-TIMEOUT = 60
 TITLE = "Likeness of gate profiles (Spearman)"
 
 
@@ -50,19 +50,6 @@ def transfer(**changes) -> Transfer:
     return Transfer(**{**fields, **changes})
 
 
-def tasks(**query: str | list[str]) -> AppTest:
-    app = AppTest.from_string("from analysis.pages import tasks\ntasks.show()", default_timeout=TIMEOUT)
-    for key, value in query.items():
-        app.query_params[key] = value
-    return rerun(app)
-
-
-def rerun(changed) -> AppTest:
-    app = changed.run()
-    assert not app.exception, [element.value for element in app.exception]
-    return app
-
-
 def figure(app: AppTest) -> dict:
     (chart,) = app.get("plotly_chart")
     return json.loads(chart.proto.spec)
@@ -73,25 +60,21 @@ def table(app: AppTest, *columns: str):
     return next(each.value for each in app.dataframe if tuple(each.value.columns[: len(columns)]) == columns)
 
 
-def texts(elements) -> str:
-    return "\n".join(str(element.value) for element in elements).replace("\\", "")
-
-
 def test_without_runs_the_page_says_what_makes_one(folder):
-    app = tasks()
+    app = page("tasks")
     assert "python -m apt_core train" in texts(app.code)
     assert "python -m apt_core transfer RUN --task TASK" in texts(app.code)
 
 
 def test_one_run_has_nothing_to_be_compared_with(folder, record_run):
     record_run(folder / "a", steps=2)
-    app = tasks()
+    app = page("tasks")
     assert "It takes two runs" in texts(app.info)
     assert not app.get("plotly_chart")
 
 
 def test_profiles_of_the_same_depth_are_compared_and_others_listed(two_tasks):
-    app = tasks()
+    app = page("tasks")
     drawn = figure(app)
     assert drawn["layout"]["title"]["text"] == TITLE
     names = drawn["layout"]["xaxis"]["ticktext"]
@@ -107,7 +90,7 @@ def test_profiles_of_the_same_depth_are_compared_and_others_listed(two_tasks):
 
 
 def test_link_restores_kind_order_and_runs(two_tasks):
-    app = tasks(likeness="cosine", order="task", profiles=["runs/rte-1", "runs/copa-0", "runs/copa-2"])
+    app = page("tasks", likeness="cosine", order="task", profiles=["runs/rte-1", "runs/copa-0", "runs/copa-2"])
     drawn = figure(app)
     assert drawn["layout"]["xaxis"]["ticktext"] == ["copa: copa-0", "copa: copa-2", "rte: rte-1"]
     assert len(drawn["data"]) == 1
@@ -115,26 +98,26 @@ def test_link_restores_kind_order_and_runs(two_tasks):
 
 
 def test_pruned_runs_can_be_added(two_tasks):
-    app = tasks(with_lengths="true")
+    app = page("tasks", with_lengths="true")
     assert "runs/pruned" in app.multiselect[0].value
 
 
 def test_another_depth_leaves_its_own_runs(two_tasks):
-    app = tasks(layers="12")
+    app = page("tasks", layers="12")
     assert app.multiselect[0].value == ["runs/deep"]
     assert "It takes two runs" in texts(app.info)
 
 
 def test_different_backbones_are_warned_about(two_tasks, record_run):
     record_run(two_tasks / "foreign", steps=3, model="other/**bert**")
-    said = texts(tasks().warning)
+    said = texts(page("tasks").warning)
     assert "2 backbones" in said
     assert "is not the layer of the other" in said
 
 
 def test_damaged_gates_are_a_reason_and_the_others_stand(two_tasks):
     next((two_tasks / "rte-0" / "gates").iterdir()).write_bytes(b"damaged")
-    app = tasks()
+    app = page("tasks")
     assert len(figure(app)["layout"]["xaxis"]["ticktext"]) == 5
     assert "runs/rte-0: its gates cannot be read" in texts(app.markdown)
 
@@ -142,7 +125,7 @@ def test_damaged_gates_are_a_reason_and_the_others_stand(two_tasks):
 def test_transfer_is_shown_with_its_verdict(folder):
     (folder / "moved").mkdir(parents=True)
     write_transfer(folder / "moved", transfer())
-    app = tasks()
+    app = page("tasks")
     assert "The lengths of rte_1 (rte) carry over to copa: against uniform lengths, better than uniform" in texts(
         app.markdown
     )
@@ -155,7 +138,7 @@ def test_transfer_is_shown_with_its_verdict(folder):
 def test_unfinished_transfer_says_so(folder):
     folder.mkdir()
     write_transfer(folder, transfer(seeds=[1, 2, 3, 4]))
-    app = tasks()
+    app = page("tasks")
     assert "Not all seeds are finished" in texts(app.markdown)
     assert "The same command goes on with it" in texts(app.info)
 
@@ -164,10 +147,10 @@ def test_latest_transfer_comes_first_and_a_link_restores_another(folder):
     for name, day in (("a", "02"), ("b", "03")):
         (folder / name).mkdir(parents=True)
         write_transfer(folder / name, transfer(updated_at=f"2026-01-{day}T00:00:00+00:00", task=name))
-    app = tasks()
+    app = page("tasks")
     assert "to b:" in texts(app.markdown)
     assert list(table(app, "folder", "source")["folder"]) == ["b", "a"]
-    assert "to a:" in texts(tasks(transfer=(folder / "a").as_posix()).markdown)
+    assert "to a:" in texts(page("tasks", transfer=(folder / "a").as_posix()).markdown)
 
 
 def test_damaged_and_linked_transfers_are_listed_and_never_followed(folder, tmp_path):
@@ -181,7 +164,7 @@ def test_damaged_and_linked_transfers_are_listed_and_never_followed(folder, tmp_
     found = find_transfers([folder, tmp_path / "missing"])
     assert not found.transfers
     assert [rejected.folder.name for rejected in found.rejected] == ["bad", "filelink"]
-    said = texts(tasks().warning)
+    said = texts(page("tasks").warning)
     assert "damaged" in said
     assert "links in a run folder are not followed" in said
 
@@ -189,6 +172,6 @@ def test_damaged_and_linked_transfers_are_listed_and_never_followed(folder, tmp_
 def test_text_of_a_report_is_not_read_as_formatting(folder):
     folder.mkdir()
     write_transfer(folder, transfer(source="**x**", task="[a](http://b)", metric_name="$y$"))
-    said = "\n".join(str(element.value) for element in (*tasks().markdown, *tasks().caption))
+    said = "\n".join(str(element.value) for element in (*page("tasks").markdown, *page("tasks").caption))
     assert "\\*\\*x\\*\\*" in said
     assert "[a](" not in said

@@ -12,7 +12,6 @@ from streamlit.testing.v1 import AppTest
 from analysis import job_book
 from apt_core.jobs import Job, JobReport, JobState
 
-TIMEOUT = 60
 START = datetime.now(UTC) - timedelta(hours=2)
 
 
@@ -66,36 +65,10 @@ class ToldJobs:
         return self.printed.get(job_id, "")
 
 
-def page(name: str = "jobs", **query: str) -> AppTest:
-    app = AppTest.from_string(f"from analysis.pages import {name}\n{name}.show()", default_timeout=TIMEOUT)
-    for key, value in query.items():
-        app.query_params[key] = value
-    return rerun(app)
-
-
-def rerun(changed) -> AppTest:
-    """Runs the app again after a widget changed, or the app itself."""
-    app = changed.run()
-    assert not app.exception, [element.value for element in app.exception]
-    return app
-
-
-def texts(elements) -> str:
-    return "\n".join(str(element.value) for element in elements).replace("\\", "")
-
-
 def names(app: AppTest) -> list[str]:
     """The run folders of the cards, from above."""
     lines = [element.value.replace("\\", "") for element in app.markdown if "**" in element.value]
     return [line.split("**")[1].rpartition("/")[2] for line in lines]
-
-
-def labels(app: AppTest) -> list[str]:
-    return [each.label for each in app.button]
-
-
-def button(app: AppTest, label: str):
-    return next(each for each in app.button if each.label == label)
 
 
 def show_told_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ToldJobs:

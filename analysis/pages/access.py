@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from functools import cache
+from functools import cache, lru_cache
 from importlib.util import find_spec
 from typing import Any
 
@@ -19,7 +19,12 @@ LIBRARIES = ("authlib", "httpx")
 
 def flags() -> Flags:
     """What was typed after ``streamlit run app.py --``."""
-    return read_flags(sys.argv)
+    return _flags(tuple(sys.argv))
+
+
+@lru_cache(maxsize=1)
+def _flags(argv: tuple[str, ...]) -> Flags:
+    return read_flags(argv)
 
 
 def access() -> Access:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
 import streamlit as st
 
@@ -68,6 +70,14 @@ def show() -> None:
     show_figure(prefix_lengths_figure(lengths), "lengths", "prefix-lengths", lambda: lengths_table(*lengths))
     _settings(groups)
     _table(compared)
+
+
+def open_compare(keys: Sequence[str]) -> None:
+    """Opens this page on runs; on a single one beside those that were made from it."""
+    for key in (COMPARED, FAMILY):  # else the family that was shown last takes the place of these
+        st.session_state.pop(key, None)
+    several = {COMPARED: list(keys[:MAX_RUNS])} if len(keys) > 1 else {}
+    context.go("compare", run=keys[0], **several)
 
 
 def _choose(run: Run) -> list[Run]:

@@ -12,11 +12,12 @@ import streamlit as st
 from streamlit.errors import StreamlitAPIException
 
 from analysis.pages import access
-from analysis.runs import Found, Run, find_runs
-from apt_core.errors import AptValueError
+from analysis.runs import Found, Run, find_runs, shown
+from apt_core.errors import AptError, AptValueError
 from apt_core.jobs import Jobs
 from apt_core.jobs.places import place
 from apt_core.jobs.ray_client import checked_address
+from apt_core.sweep_format import Sweep
 
 
 def roots() -> list[Path]:
@@ -88,6 +89,33 @@ def jobs() -> Jobs:
     """Trainings that this dashboard's folder, or the cluster that it was started with, knows of."""
     flags = access.flags()
     return place(roots()[0], executor=flags.executor, address=flags.address)
+
+
+def new_sweep() -> Sweep:
+    """What a sweep that this dashboard starts runs on."""
+    return Sweep(executor=access.flags().executor, address=cluster())
+
+
+def go(page: str, **query: str | list[str]) -> None:
+    """Opens another page as an address with ``query`` would.
+
+    What that page's widgets were before is forgotten first: Streamlit drops it only once a page was run to its end,
+    and who clicks faster than that would be shown the old choice.
+    """
+    for key in query:
+        st.session_state.pop(key, None)
+    st.switch_page(st.session_state["pages"][page], query_params=query)
+
+
+def attempt(action: Callable[[], object]) -> None:
+    """Does it and draws the page anew; shows why where that fails."""
+    try:
+        check_may_edit()
+        action()
+    except (AptError, OSError) as problem:
+        st.error(plain(shown(problem)))
+        return
+    st.rerun()
 
 
 def plain(text: object) -> str:

@@ -123,7 +123,7 @@ def _measure(place: Place, run: Run) -> None:
         st.error(f"Measuring has ended: {state.state}.")
         _log(state)
     if context.may_edit() and st.button("Measure now", type="primary", icon=":material/science:"):
-        _attempt(lambda: place.jobs.submit(["measure", str(run.folder)], run.folder))
+        context.attempt(lambda: place.jobs.submit(["measure", str(run.folder)], run.folder))
 
 
 def show_budget(place: Place) -> None:
@@ -299,22 +299,11 @@ def _commands(states: Sequence[TrainingState], place: Place) -> None:
 
 
 def _start(states: Sequence[TrainingState], place: Place) -> None:
-    _attempt(lambda: [start(each, place.name, place.pilot, place.root, place.jobs) for each in states])
+    context.attempt(lambda: [start(each, place.name, place.pilot, place.root, place.jobs) for each in states])
 
 
 def _save(place: Place, pilot: Pilot) -> None:
-    _attempt(lambda: save_pilot(place.root, place.name, pilot))
-
-
-def _attempt(action: Callable[[], object]) -> None:
-    """Does it and draws the page anew; shows why where that fails."""
-    try:
-        context.check_may_edit()
-        action()
-    except (AptError, OSError) as problem:
-        st.error(context.plain(shown(problem)))
-        return
-    st.rerun()
+    context.attempt(lambda: save_pilot(place.root, place.name, pilot))
 
 
 def _link(page: str, label: str, run: Run) -> None:

@@ -128,7 +128,7 @@ def _settings(run: Run, starts: Sequence[str]) -> tuple[tuple[int, ...], list[st
         seeds = parse_seeds(typed)
     except AptError as problem:
         cells[1].error(context.plain(shown(problem)))
-    no_gpu = device == "cuda" and not gpu_slots()
+    no_gpu = device == "cuda" and context.cluster() is None and not gpu_slots()
     if no_gpu:
         cells[2].error("No GPU is visible to this app. auto and cpu train on the processor.")
     return None if seeds is None or no_gpu else (seeds, options)

@@ -7,7 +7,7 @@ from typing import Any
 import streamlit as st
 
 from analysis.pages import context
-from analysis.pages.compare import COMPARED, FAMILY, MAX_RUNS
+from analysis.pages.compare import MAX_RUNS, open_compare
 from analysis.run_edits import TRASH_FOLDER, Trashed, delete, empty_trash, rename, save_notes, trashed, undo
 from analysis.run_notes import MAX_NOTES, MAX_TAG, MAX_TAGS
 from analysis.run_table import Entry, entries_of
@@ -27,19 +27,13 @@ def show_bar(bar: Any, chosen: list[Entry]) -> None:
     keys = [entry.run.key for entry in chosen]
     none, not_one = not chosen, len(chosen) != 1
     if bar.button("Gates", icon=":material/grid_on:", disabled=not_one, help="Gates of the one selected run."):
-        _go("gates", run=keys[0])
+        context.go("gates", run=keys[0])
     said = f"Up to {MAX_RUNS} side by side. Of one run: beside those made from it."
     if bar.button("Compare", icon=":material/balance:", disabled=none, help=said):
-        st.session_state.pop(FAMILY, None)  # else the Compare page puts that family in place of the selection
-        several = {COMPARED: keys[:MAX_RUNS]} if len(keys) > 1 else {}
-        _go("compare", run=keys[0], **several)
+        open_compare(keys)
     if context.may_edit():
         _edit_buttons(bar, chosen)
     bar.caption(f"{len(chosen)} selected" if chosen else "Select runs by the boxes below.", width="content")
-
-
-def _go(page: str, **query: str | list[str]) -> None:
-    st.switch_page(st.session_state["pages"][page], query_params=query)
 
 
 def _edit_buttons(bar: Any, chosen: list[Entry]) -> None:

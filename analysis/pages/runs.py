@@ -258,4 +258,4 @@ def _not_readable(rejected: list[Rejected]) -> None:
 
 
 def _open(key: str) -> None:
-    st.switch_page(st.session_state["pages"]["gates"], query_params={"run": key})
+    context.go("gates", run=key)

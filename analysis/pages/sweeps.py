@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
 from pathlib import Path
 
 import streamlit as st
@@ -153,7 +152,7 @@ def _show_controls(recorded: Recorded, jobs: Jobs, standings: list[Standing], li
         return
     with st.container(horizontal=True):
         if live and st.button("Stop", icon=":material/stop:", help="Ends its driver and its jobs; runs stay."):
-            _attempt(lambda: stop(recorded, jobs))
+            context.attempt(lambda: stop(recorded, jobs))
         if not driven:
             _start_button("Go on", recorded.folder, recorded)
             if any(each.state == "failed" for each in standings):
@@ -165,19 +164,8 @@ def _start_button(label: str, folder: Path, recorded: Recorded | None, retry_fai
         return
     kind = "secondary" if retry_failed else "primary"
     if st.button(label, key=f"start {label}", type=kind, icon=":material/play_arrow:"):
-        sweep = recorded.sweep if recorded is not None else None
-        _attempt(lambda: start_driver(folder, sweep, retry_failed=retry_failed))
-
-
-def _attempt(action: Callable[[], object]) -> None:
-    """Does it and draws the page anew; shows why where that fails."""
-    try:
-        context.check_may_edit()
-        action()
-    except (AptError, OSError) as problem:
-        st.error(context.plain(shown(problem)))
-        return
-    st.rerun()
+        sweep = recorded.sweep if recorded is not None else context.new_sweep()
+        context.attempt(lambda: start_driver(folder, sweep, retry_failed=retry_failed))
 
 
 def _show_unfinished(standings: list[Standing]) -> None:

@@ -51,7 +51,7 @@ def show(root: Path) -> str | None:
     _show_size(spec)
     st.code(shown(content.decode(), 20_000), language="toml")
     st.caption(f"Saved as a file, this command does the same; the dashboard keeps it as `{SPEC_FILE}` in the folder:")
-    words = ["python", "-m", "apt_core", *driver_words(folder)]
+    words = ["python", "-m", "apt_core", *driver_words(folder, context.new_sweep())]
     st.code(shlex.join(words), language="bash", wrap_lines=True)
     with st.container(horizontal=True):
         st.download_button("The spec", content, SPEC_FILE, "application/toml", icon=":material/download:")
@@ -191,7 +191,7 @@ def _start(folder: Path, fields: dict[str, Any], train: dict[str, Any], places: 
         write_atomic(folder / SPEC_FILE, content)
     except OSError as problem:
         raise AptWriteError(f"{folder} cannot be written to ({problem.strerror}).") from problem
-    start_driver(folder)
+    start_driver(folder, context.new_sweep())
 
 
 def _free_name(root: Path) -> str:

@@ -10,7 +10,7 @@ import streamlit as st
 from analysis.figures.sweep import sweep_figure, sweep_lines
 from analysis.pages import context
 from analysis.pages.charts import show_downloads, show_figure
-from analysis.pages.compare import FAMILY, MAX_RUNS
+from analysis.pages.compare import MAX_RUNS, open_compare
 from analysis.sweep_results import cells_table, trainings_table
 from apt_core.estimates import CONFIDENCE
 from apt_core.sweep_format import SPEC_FILE, Recorded
@@ -94,7 +94,4 @@ def _show_runs(recorded: Recorded, cells: list[Cell]) -> None:
         for seed, key in known.items():
             st.page_link(pages["gates"], label=f"Gates, seed {seed}", query_params={"run": key})
         if st.button("Compare", icon=":material/balance:", help=f"Up to {MAX_RUNS} of them side by side."):
-            st.session_state.pop(FAMILY, None)  # else the Compare page puts that family in place of these
-            together = list(known.values())[:MAX_RUNS]
-            several = {"compared": together} if len(together) > 1 else {}
-            st.switch_page(pages["compare"], query_params={"run": together[0], **several})
+            open_compare(list(known.values()))

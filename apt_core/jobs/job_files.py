@@ -15,6 +15,7 @@ import json
 import re
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, get_args
 
@@ -29,6 +30,7 @@ STATE_FILE = "state.json"
 CANCEL_FILE = "cancel"
 LOG_FILE = "log.txt"
 _MOST_BYTES = 4 * 2**20
+_CACHED_JOBS = 4096
 _NUMBERED = re.compile(r"([0-9]{1,9})-[0-9a-f]+")
 
 
@@ -66,7 +68,16 @@ def write_job(folder: Path, job: Job) -> None:
 
 
 def read_job(folder: Path) -> Job | None:
-    """The job of a folder; None if it is damaged or another folder's."""
+    """The job of a folder; None if it is damaged or another folder's. A file is opened once, until it changes."""
+    try:
+        found = (folder / JOB_FILE).stat()
+    except OSError:
+        return None
+    return _read_job(folder, found.st_mtime_ns, found.st_size, found.st_ino)
+
+
+@lru_cache(maxsize=_CACHED_JOBS)
+def _read_job(folder: Path, *stamp: int) -> Job | None:
     content = read_object(folder / JOB_FILE)
     arguments = content.get("arguments")
     texts = [content.get(name, "") for name in ("id", "run_folder", "submitted_at", "directory")]

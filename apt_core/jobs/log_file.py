@@ -9,6 +9,9 @@ from pathlib import Path
 
 from apt_core.secrets import redact
 
+KILLED = "ended by SIGKILL"
+WHY_KILLED = f"{KILLED}, as the system does when memory runs out; 'jobs retry ID --halve-batch' needs about half"
+"""what is added to the log of a training that the system ended"""
 _TAIL_BYTES = 256 * 1024
 _PART_BYTES = 64 * 1024
 _LONGEST_LINE = 2**20

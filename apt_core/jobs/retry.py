@@ -12,12 +12,11 @@ from apt_core.config import TrainSettings
 from apt_core.errors import AptError, AptValueError, bad_value
 from apt_core.jobs.interface import Job, JobState
 from apt_core.jobs.job_arguments import MAKES_A_RUN, RESUME, command_of
+from apt_core.jobs.log_file import KILLED
 from apt_core.memory import RAN_OUT, TOO_LARGE, Batch
 from apt_core.run_format import CHECKPOINT_FOLDER, RUN_FILE, read_run_info, status_of
 from apt_core.tasks import TASKS
 
-KILLED = "ended by SIGKILL"
-"""in the line that a supervisor adds to the log of a training that the system ended, as it does for want of memory"""
 _BATCH = {"batch_size": "--batch-size", "gradient_accumulation_steps": "--gradient-accumulation-steps"}
 _LAST_LINES = 50
 """of a log, among which the error is; what starts several processes adds a report of its own"""

@@ -21,6 +21,7 @@ import psutil
 from apt_core.jobs import locks
 from apt_core.jobs.devices import slot_environment
 from apt_core.jobs.job_files import CANCEL_FILE, LOG_FILE, JobRecord, now, write_record
+from apt_core.jobs.log_file import WHY_KILLED
 from apt_core.jobs.process_tree import end_job
 from apt_core.jobs.queue import read_ticket, take_slot, ticket_file, wait_for_turn
 from apt_core.jobs.report import GRACE_SECONDS, report
@@ -93,7 +94,7 @@ def _run(folder: Path, record: JobRecord, command: list[str], held: Held, slot: 
 
 def _ended_by(number: int) -> str:
     if number == signal.SIGKILL:
-        return "ended by SIGKILL, as the system does when memory runs out; a smaller --batch-size needs less"
+        return WHY_KILLED
     return f"ended by {signal.Signals(number).name}"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analysis.access import (
@@ -29,7 +29,7 @@ PROVIDER = {
 SHARED = {"redirect_uri": "https://studio.example.com/oauth2callback", "cookie_secret": "c" * MIN_COOKIE_SECRET}
 AUTH = {**SHARED, **PROVIDER}
 SIGN_IN = read_sign_in({"auth": AUTH}, Flags(), installed=True)
-UNHURRIED = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+MANY = settings(max_examples=100)
 """also on a busy machine"""
 ADA = {"is_logged_in": True, "email": "ada@example.com", "email_verified": True}
 
@@ -216,7 +216,7 @@ def test_named_providers_are_offered_beside_the_default_one():
     assert sign_in(**only_named).providers == ("okta", "google")
 
 
-@UNHURRIED
+@MANY
 @given(
     flags=st.builds(Flags, read_only=st.booleans(), shared=st.booleans(), problem=st.sampled_from(["", "unknown"])),
     opening=st.builds(

@@ -71,7 +71,7 @@ def test_uniform_where_no_importance_is_right(log_of):
 
 
 @given(st.integers(0, 10_000))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_gates_opposite_to_the_truth_are_never_followed_even_with_care(seed):
     effects = layered_effects(seed)
     found = audit(simulate(effects, {"gate": [effects[0].max() + 1 - layer for layer in effects]}, seed=seed), None)

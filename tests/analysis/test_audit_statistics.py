@@ -151,7 +151,7 @@ def test_token_correlation_is_that_of_scipy_and_its_chance_ignores_layers(measur
 
 
 @given(st.lists(st.integers(0, 4), min_size=2, max_size=6), st.randoms(use_true_random=False))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_chance_is_the_part_of_all_orders_that_are_as_good(numbers, random):
     numbers, others = np.array(numbers), np.array([random.random() for _ in numbers])
     ranks, other = stats.rankdata(numbers), stats.rankdata(others)

@@ -12,6 +12,10 @@ import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification, BertModel, BertTokenizerFast, PreTrainedModel
 
+from apt_core.config import AptConfig, TrainSettings
+from apt_core.tasks.source import DataSource
+from apt_core.train import TrainJob
+
 NUM_LAYERS = 3
 VOCABULARY = 99
 WORDS = ["rain", "tree", "river", "stone", "cloud", "light", "house", "door", "window", "garden", "road", "field"]
@@ -97,3 +101,16 @@ def data_folder(tmp_path_factory) -> Path:
         (root / "wnut17").mkdir(exist_ok=True)
         (root / "wnut17" / f"{split}.conll").write_text("\n".join(lines))
     return root
+
+
+@pytest.fixture
+def job(backbone_folder, data_folder, tmp_path) -> TrainJob:
+    """A small training that takes a second or two."""
+    return TrainJob(
+        task="copa",
+        out=tmp_path / "run",
+        model=str(backbone_folder),
+        apt=AptConfig(num_virtual_tokens=4),
+        training=TrainSettings(epochs=2, batch_size=8, device="cpu"),
+        data=DataSource(data_dir=str(data_folder)),
+    )

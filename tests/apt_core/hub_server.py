@@ -6,9 +6,6 @@ import base64
 import hashlib
 import json
 import re
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -36,20 +33,6 @@ class HubServer(ThreadingHTTPServer):
     def commit_of(self, repo_id: str) -> str:
         """A name for the state of a repository, as a commit has."""
         return hashlib.sha1(repr(sorted(self.repositories[repo_id].items())).encode()).hexdigest()
-
-
-@contextmanager
-def running_hub() -> Iterator[HubServer]:
-    """A server in a thread of its own, stopped at the end."""
-    server = HubServer()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(timeout=10)
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -22,7 +22,6 @@ from apt_core.jobs import LocalJobs
 from apt_core.run_format import read_run_info, status_of, update_finished_run
 from apt_core.sizes import in_words
 from apt_core.tasks.base import TaskData
-from apt_core.tasks.source import DataSource
 from apt_core.train import TrainJob, check_output, train
 
 MB = 10**6
@@ -61,18 +60,6 @@ def fill(disk: Path) -> Path:
             file.write(bytes(2**16))
     assert shutil.disk_usage(disk).free == 0
     return ballast
-
-
-@pytest.fixture
-def job(backbone_folder, data_folder, tmp_path) -> TrainJob:
-    return TrainJob(
-        task="copa",
-        out=tmp_path / "run",
-        model=str(backbone_folder),
-        apt=AptConfig(num_virtual_tokens=4),
-        training=TrainSettings(epochs=2, batch_size=8, device="cpu"),
-        data=DataSource(data_dir=str(data_folder)),
-    )
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])

@@ -51,7 +51,7 @@ def test_log_says_what_was_recorded(log):
     assert (log.record_every, log.record_dtype, len(log)) == (1, "float32", 600)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(indices=st.lists(st.integers(-600, 599), max_size=30))
 def test_rows_come_in_the_order_given(log, indices):
     columns = log.rows(indices)
@@ -61,7 +61,7 @@ def test_rows_come_in_the_order_given(log, indices):
             np.testing.assert_array_equal(columns[name][place], expected)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(start=st.integers(-700, 700), stop=st.none() | st.integers(-700, 700))
 def test_read_of_a_range_is_that_part_of_everything(log, start, stop):
     whole, part = log.read(), log.read(["layer_scale", "token_gate"], start, stop)

@@ -39,7 +39,7 @@ def copy_if_there(source: str, target: str) -> None:
         shutil.copyfile(source, target)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     num_steps=st.integers(0, MAX_SHARD_STEPS + 40),
     more=st.integers(0, 40),

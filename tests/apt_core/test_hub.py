@@ -19,7 +19,8 @@ from transformers import BertForSequenceClassification
 
 from apt_core import AptConfig, AptError, AptModel, get_apt_model
 from apt_core.hub import check_repo_id, check_token, is_hub_model, is_repo_id
-from tests.apt_core.hub_server import TOKEN, HubServer, running_hub
+from tests.apt_core.hub_server import TOKEN, HubServer
+from tests.server_thread import running
 
 FILES = ["README.md", "adapter_config.json", "adapter_model.safetensors"]
 CLIENT = """
@@ -42,7 +43,7 @@ def logits(model):
 
 @pytest.fixture
 def hub() -> Iterator[HubServer]:
-    with running_hub() as server:
+    with running(HubServer()) as server:
         yield server
 
 

@@ -16,14 +16,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apt_core.config import AptConfig, TrainSettings
+from apt_core.config import TrainSettings
 from apt_core.errors import AptError, AptWriteError
 from apt_core.gate_log import GateLog
 from apt_core.jobs import LocalJobs
 from apt_core.jobs.retry import ran_out_of_memory
 from apt_core.memory import AptMemoryError, Batch, is_out_of_memory, ran_out, too_large
 from apt_core.run_format import read_run_info
-from apt_core.tasks.source import DataSource
 from apt_core.train import TrainJob, train
 from tests.apt_core.jobs.programs import until
 from tests.apt_core.limited_memory import EXAMPLES, LARGE, ROOM, long_texts
@@ -122,23 +121,11 @@ def test_batch_that_does_not_fit_is_refused_with_the_one_that_does():
     assert "accepted: none here, as even one example does not fit (1 needs more, 1.0 MB of memory are free)" in nothing
 
 
-@pytest.fixture
-def job(backbone_folder, data_folder, tmp_path) -> TrainJob:
-    return TrainJob(
-        task="copa",
-        out=tmp_path / "run",
-        model=str(backbone_folder),
-        apt=AptConfig(num_virtual_tokens=4),
-        training=TrainSettings(epochs=3, batch_size=8, device="cpu"),
-        data=DataSource(data_dir=str(data_folder)),
-    )
-
-
 def test_failed_run_says_so_keeps_what_it_recorded_and_goes_on_with_half_the_batch(job, monkeypatch):
     """Out of memory in the second epoch; ends like a run that never was interrupted."""
     from apt_core import callback
 
-    settings = job.training.model_copy(update={"backbone_dropout": 0.0})  # its draws differ with the batch
+    settings = job.training.model_copy(update={"backbone_dropout": 0.0, "epochs": 3})  # its draws differ with the batch
     job = replace(job, training=settings)
     record = callback.GateRecorder.record
 

@@ -12,25 +12,13 @@ import torch
 from torch import nn
 
 from apt_core import preflight
-from apt_core.config import AptConfig, TrainSettings
+from apt_core.config import TrainSettings
 from apt_core.errors import AptError
 from apt_core.gate_log import GateLog
 from apt_core.memory_meter import HostMeter
 from apt_core.run_format import read_json_lines, update_finished_run
 from apt_core.tasks.source import DataSource
 from apt_core.train import TrainJob, train
-
-
-@pytest.fixture
-def job(backbone_folder, data_folder, tmp_path) -> TrainJob:
-    return TrainJob(
-        task="copa",
-        out=tmp_path / "run",
-        model=str(backbone_folder),
-        apt=AptConfig(num_virtual_tokens=4),
-        training=TrainSettings(epochs=2, batch_size=8, device="cpu"),
-        data=DataSource(data_dir=str(data_folder)),
-    )
 
 
 @pytest.fixture

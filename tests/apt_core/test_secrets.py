@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 import pytest
 import typer
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analysis import report_page
@@ -32,7 +32,7 @@ from tests.apt_core.jobs.programs import until
 SECRET = "hf_secretvalue"
 AWKWARD = "p'a\"s<s>&w/ör d\\$x"
 ENVIRONMENT = {"HF_TOKEN": SECRET, "DB_PASSWORD": AWKWARD, "HOME": "/home/somebody", "LANG": "C.UTF-8"}
-UNHURRIED = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+MANY = settings(max_examples=100)
 """also on a busy machine"""
 PRIVATE_KEY = "-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBgkqhkiG\n9w0BAQEFAASCBKcwggSj\n-----END PRIVATE KEY-----\n"
 
@@ -106,7 +106,7 @@ def test_secret_is_found_however_it_is_spelt(secret, spell):
     assert not any(part in left for part in ("secretvalue", "p'a", "w/", "ör", "\\u00f6r", "%C3%B6r"))
 
 
-@UNHURRIED
+@MANY
 @given(
     secret=st.text(st.characters(codec="utf-8", exclude_characters="*"), min_size=SHORTEST_SECRET).filter(
         lambda text: len(text.strip()) >= SHORTEST_SECRET and not text.startswith(("/", "~"))

@@ -10,10 +10,10 @@ from typer.main import get_command
 from apt_core.__main__ import app
 from apt_core.errors import AptError
 from apt_core.run_format import read_run_info
+from apt_core.shares import random_lengths
 from apt_core.sweep_plan import (
     MAX_TRAININGS,
     arguments_of,
-    blind_lengths,
     check_extends,
     difference_from,
     expand,
@@ -73,7 +73,7 @@ def test_lengths_that_look_at_no_run_need_none():
     assert {each.parent for each in plan} == {None}
     assert all(sum(each.prefix_lengths) == 46 for each in plan)
     assert plan[0].prefix_lengths == (8, 8, 8, 8, 7, 7)
-    assert plan[1].prefix_lengths == blind_lengths("random", 46, 6, 1) != plan[3].prefix_lengths
+    assert plan[1].prefix_lengths == random_lengths(46, 6, [1, 46]) != plan[3].prefix_lengths
 
 
 def test_methods_that_read_gates_bring_the_full_runs_with_them():

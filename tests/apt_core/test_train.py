@@ -40,15 +40,8 @@ STEPS = 15  # 3 epochs of 40 examples in batches of 8
 
 
 @pytest.fixture
-def job(backbone_folder, data_folder, tmp_path) -> TrainJob:
-    return TrainJob(
-        task="copa",
-        out=tmp_path / "run",
-        model=str(backbone_folder),
-        apt=AptConfig(num_virtual_tokens=4),
-        training=TrainSettings(epochs=3, batch_size=8, learning_rate=0.05, device="cpu"),
-        data=DataSource(data_dir=str(data_folder)),
-    )
+def job(job) -> TrainJob:
+    return replace(job, training=job.training.model_copy(update={"epochs": 3, "learning_rate": 0.05}))
 
 
 def test_train_writes_a_folder_that_twenty_lines_can_read(job):

@@ -20,11 +20,12 @@ from apt_core.evaluate_run import load_run
 from apt_core.progress import ProgressBar
 from apt_core.retrain import retrain
 from apt_core.run_format import read_run_info, snapshot_path, update_finished_run
+from apt_core.shares import random_lengths, uniform_lengths
 from apt_core.tasks.source import DataSource
 from apt_core.train import TrainJob, train
 from apt_core.transfer import transfer
 from apt_core.transfer_format import Transfer, TransferRun, read_transfer, write_transfer
-from apt_core.transfer_plan import TransferJob, lengths_of, random_lengths, uniform_lengths
+from apt_core.transfer_plan import TransferJob, lengths_of
 from apt_core.transfer_summary import summary
 
 TOTAL = 7

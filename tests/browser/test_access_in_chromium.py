@@ -13,7 +13,8 @@ from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from tests.oidc_server import OidcServer, running_provider
+from tests.oidc_server import OidcServer
+from tests.server_thread import running
 
 pytestmark = pytest.mark.browser
 EDITORS = '[apt]\neditors = ["Ada@example.com"]\n'
@@ -22,7 +23,7 @@ PATIENCE_SECONDS = 60
 
 @pytest.fixture
 def provider() -> Iterator[OidcServer]:
-    with running_provider() as server:
+    with running(OidcServer()) as server:
         yield server
 
 

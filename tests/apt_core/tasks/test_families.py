@@ -31,7 +31,7 @@ def tagged(sentences: list[list[str]], words: list[list[str]] | None = None) -> 
     return TaskData("made", "token-classification", LABELS, {"train": rows, "validation": rows})
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(gold=TAGS, predicted=TAGS)
 def test_entity_scores_equal_seqeval_in_strict_mode(gold, predicted):
     gold = [well_formed(tags) for tags in gold]

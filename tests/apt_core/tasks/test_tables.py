@@ -120,7 +120,7 @@ CONTENT = st.one_of(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(content=CONTENT, ending=st.sampled_from([".csv", ".tsv", ".json", ".jsonl", ".parquet", ".conll"]))
 def test_any_bytes_are_read_or_refused_in_one_line(tmp_path_factory, content, ending):
     path = tmp_path_factory.getbasetemp() / f"any{ending}"
