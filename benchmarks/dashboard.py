@@ -285,6 +285,8 @@ def main() -> None:
     small, repetitions = 200, 20
     if arguments.quick:
         sizes, small, repetitions = {"long": (400, 24, 64), "wide": (100, 96, 256)}, 10, 3
+    if arguments.folder is not None:
+        arguments.folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         runs = Path(folder) / "runs"
         for number in range(small):

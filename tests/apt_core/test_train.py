@@ -366,10 +366,14 @@ def test_steps_that_never_come_are_said_before_training(job):
     assert "note: snapshot-steps: 500 will not be kept, training has 15 steps" in said
 
 
-def test_few_shots_of_tags_say_what_train_lacks(job):
+def test_few_shots_of_tags_say_what_train_lacks(job, tmp_path):
     said = []
-    training = TrainSettings(epochs=1, shots=6, seed=3, device="cpu")
-    train(replace(job, task="pydoc-entities", data=DataSource(), training=training), say=said.append)
+    tagged = "Ann B-PER\nsits O\n\nRome B-LOC\nsleeps O\n\nAcme B-ORG\nsells O\n"
+    (tmp_path / "train.conll").write_text(tagged)
+    (tmp_path / "dev.conll").write_text(tagged.replace("s O", "s O\nagain O"))
+    data = DataSource(train_file=str(tmp_path / "train.conll"), validation_file=str(tmp_path / "dev.conll"))
+    training = TrainSettings(epochs=1, shots=2, seed=3, device="cpu")
+    train(replace(job, task="token-classification", data=data, training=training), say=said.append)
     assert any("labels that train lacks" in line for line in said)
 
 

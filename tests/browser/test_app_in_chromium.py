@@ -53,9 +53,8 @@ def test_budget_page_shows_lengths_and_the_command(page, address):
 PAGES = ("gates", "compare", "errors", "tasks", "evidence", "budget", "investment", "pilot", "jobs", "sweeps")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 390])
-def test_pages_fit_the_window_in_light_and_dark(browser, address, scheme, width):
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+def test_pages_fit_the_window_in_light_and_dark(browser, address, width, scheme):
     context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
     page = context.new_page()
     for name in ("", *PAGES):
