@@ -69,6 +69,7 @@ def retrain(
         training=TrainSettings(**{**job.training.model_dump(), **changed}),
         start=start,
     )
-    if info.data_hash and load_job_data(job).fingerprint() != info.data_hash:
+    task = load_job_data(job)
+    if info.data_hash and task.fingerprint() != info.data_hash:
         say(f"warning: the data is not what {parent} was trained on; metrics of the two runs are not comparable")
-    return train(job, memory_check=memory_check, say=say)
+    return train(job, memory_check=memory_check, task=task, say=say)

@@ -127,7 +127,12 @@ class _Prepared:
 
 
 def train(
-    job: TrainJob, *, resume: bool = False, memory_check: bool = True, say: Callable[[str], None] = print
+    job: TrainJob,
+    *,
+    resume: bool = False,
+    memory_check: bool = True,
+    task: TaskData | None = None,
+    say: Callable[[str], None] = print,
 ) -> RunInfo | None:
     """Trains, keeps the best checkpoint by the task's metric, evaluates it on validation, writes the run folder.
 
@@ -137,6 +142,7 @@ def train(
         job: what to do.
         resume: go on with an interrupted run in ``job.out`` from its last checkpoint.
         memory_check: refuse a batch that would not fit into memory, see ``check_memory``.
+        task: what ``load_job_data`` gives for this job; None: it is loaded.
         say: receives one-line messages for the user.
 
     Returns:
@@ -148,7 +154,7 @@ def train(
     """
     if not is_main_rank():
         say = _unsaid
-    prepared = _prepare(job, resume, memory_check, say)
+    prepared = _prepare(job, resume, memory_check, task, say)
     job, recorder, trainer = prepared.job, prepared.recorder, prepared.trainer
     try:
         trainer.train(resume_from_checkpoint=str(prepared.checkpoint[0]) if prepared.checkpoint else None)
@@ -186,12 +192,14 @@ def train(
 
 
 @plain_if_memory_runs_out()
-def _prepare(job: TrainJob, resume: bool, memory_check: bool, say: Callable[[str], None]) -> _Prepared:
+def _prepare(
+    job: TrainJob, resume: bool, memory_check: bool, task: TaskData | None, say: Callable[[str], None]
+) -> _Prepared:
     """Everything up to the first step; see ``train``."""
     check_output(job.out, resume)
     check_device(job.training.device)
     job = replace(job, out=agreed(job.out, job.training.device))
-    task = load_job_data(job)
+    task = load_job_data(job) if task is None else task
     quiet_transformers()
     set_seed(job.training.seed)
     tokenizer = load_tokenizer(job.model)
