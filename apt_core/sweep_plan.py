@@ -89,9 +89,9 @@ def most_trainings(spec: SweepSpec) -> int:
 
 def _blind_lengths(method: str, total: int, num_layers: int, seed: int) -> tuple[int, ...]:
     """Lengths that look at no run."""
-    return (
-        random_lengths(total, num_layers, [seed, total]) if method == "random" else uniform_lengths(total, num_layers)
-    )
+    if method == "random":
+        return random_lengths(total, num_layers, [seed, total])
+    return uniform_lengths(total, num_layers)
 
 
 def arguments_of(training: Training, spec: SweepSpec, out: Path, budget: Path | None = None) -> list[str]:
