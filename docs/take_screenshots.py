@@ -45,7 +45,7 @@ def main() -> None:
                 page.wait_for_selector("h1", timeout=60_000)
                 page.wait_for_timeout(SETTLED_MS)
                 height = page.evaluate("document.querySelector('[data-testid=stMainBlockContainer]').scrollHeight")
-                page.set_viewport_size({"width": width, "height": min(int(height), LONGEST_PX)})
+                page.set_viewport_size({"width": width, "height": min(max(int(height), 900), LONGEST_PX)})
                 page.wait_for_timeout(SETTLED_MS)
                 page.screenshot(path=folder / f"{name}{suffix}.png")
                 print(folder / f"{name}{suffix}.png")
