@@ -22,7 +22,7 @@ from apt_core.config import MAX_TOKENS_PER_LAYER, PrefixLength, Settings, TrainS
 from apt_core.errors import AptError, bad_value
 from apt_core.jobs import Job, Jobs
 from apt_core.jobs.interface import WAITING
-from apt_core.jobs.job_arguments import RESUME
+from apt_core.jobs.job_arguments import RESUME, unkept
 from apt_core.measure_format import IMPORTANCES, Measures
 from apt_core.run_format import RUN_FILE
 from apt_core.tasks import TASKS
@@ -309,7 +309,8 @@ def start(state: TrainingState, name: str, pilot: Pilot, root: Path, jobs: Jobs)
     if state.job is not None and jobs.status(state.job.id) in ("failed", "cancelled", "lost"):
         return jobs.retry(state.job.id)
     if state.run is not None:
-        return jobs.submit(["train", "--out", str(folder), RESUME], folder)
+        anew = arguments_of(state.training, name, pilot, root)
+        return jobs.submit(["train", "--out", str(folder), RESUME, *unkept(anew)], folder)
     return jobs.submit(arguments_of(state.training, name, pilot, root), folder)
 
 

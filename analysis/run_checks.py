@@ -15,16 +15,15 @@ from apt_core.inference_format import INFERENCE_FILE
 from apt_core.measure_format import MEASURES_FILE
 from apt_core.run_format import (
     GATES_FOLDER,
-    LOG_FILE,
     METRICS_FILE,
+    NOTES_FILE,
     PREDICTIONS_FILE,
     RUN_FILE,
     SNAPSHOTS_FOLDER,
     RunInfo,
 )
 
-NOTES_FILE = "notes.json"
-FILES = (RUN_FILE, METRICS_FILE, PREDICTIONS_FILE, LOG_FILE, NOTES_FILE, MEASURES_FILE, INFERENCE_FILE)
+FILES = (RUN_FILE, METRICS_FILE, PREDICTIONS_FILE, NOTES_FILE, MEASURES_FILE, INFERENCE_FILE)
 FOLDERS = (GATES_FOLDER, SNAPSHOTS_FOLDER)
 MAX_NAME = 1_000
 """characters of a task, a model and the like"""

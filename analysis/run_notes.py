@@ -14,9 +14,9 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from analysis.run_checks import NOTES_FILE
 from apt_core.config import describe
 from apt_core.errors import AptValueError
+from apt_core.run_format import NOTES_FILE
 
 SCHEMA_VERSION = 1
 MAX_NOTES_BYTES = 64 * 1024

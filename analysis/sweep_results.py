@@ -13,7 +13,8 @@ from analysis.run_table import lengths_text
 from analysis.runs import Rejected, folders_holding, shown
 from apt_core.errors import AptError
 from apt_core.sweep_format import SPEC_FILE, SWEEP_FILE, Recorded, read_recorded
-from apt_core.sweep_look import Standing
+from apt_core.sweep_look import Standing, counts_of
+from apt_core.sweep_process import is_driven
 from apt_core.sweep_summary import Cell, difference_text
 
 MAX_SWEEPS = 200
@@ -45,6 +46,21 @@ def find_sweeps(roots: Iterable[Path]) -> FoundSweeps:
             rejected.append(Rejected(folder, shown(problem)))
     latest = sorted(found.items(), key=lambda item: (_created(item[1]), item[0]), reverse=True)
     return FoundSweeps(dict(latest), rejected)
+
+
+def driven_sweeps(roots: Iterable[Path]) -> list[Path]:
+    """Folders of the sweeps whose driver lives; nothing of them is read."""
+    return [folder for folder in folders_holding(roots, SPEC_FILE) if is_driven(folder)]
+
+
+def ended_words(name: str, standings: Sequence[Standing]) -> tuple[bool, str]:
+    """What to tell of a sweep whose driver has just ended: whether it is complete, and words."""
+    counts = counts_of(standings)
+    if counts["done"] == len(standings):
+        return True, f"{name}: the sweep is complete. The Sweeps page has its table."
+    failed = f", {counts['failed']} failed" if counts["failed"] else ""
+    done = f"{counts['done']} of {len(standings)} trainings done{failed}"
+    return False, f"{name}: the sweep has ended, {done}. The Sweeps page says why, and has Go on."
 
 
 def _created(recorded: Recorded | None) -> str:

@@ -7,7 +7,7 @@ adapter/           adapter_config.json, adapter_model.safetensors
 snapshots/         step-<step>.safetensors: what is trained, as it was at an early step
 measures.json      see measure_format
 predictions.jsonl  one line per validation example: id, gold, predicted, loss, layer_gates[L]
-train.log          what the training process printed, when it was started as a job
+notes.json         what a person keeps about it, see analysis.run_notes; no training reads or writes it
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ SCHEMA_VERSION = 1
 RUN_FILE = "run.json"
 METRICS_FILE = "metrics.jsonl"
 PREDICTIONS_FILE = "predictions.jsonl"
+NOTES_FILE = "notes.json"
 GATES_FOLDER = "gates"
 ADAPTER_FOLDER = "adapter"
 SNAPSHOTS_FOLDER = "snapshots"
 CHECKPOINT_FOLDER = "checkpoints"
-LOG_FILE = "train.log"
 
 MAX_RUN_FILE_BYTES = 4 * 2**20
 MAX_LINES_BYTES = 64 * 2**20

@@ -20,7 +20,8 @@ from tqdm.auto import tqdm
 from apt_core.budget_file import read_budget
 from apt_core.errors import AptError, AptValueError, AptWriteError
 from apt_core.jobs.interface import WAITING, Jobs
-from apt_core.jobs.job_arguments import RESUME
+from apt_core.jobs.job_arguments import RESUME, unkept
+from apt_core.jobs.retry import ran_out_of_memory
 from apt_core.run_format import CHECKPOINT_FOLDER, utc_now
 from apt_core.sweep_format import (
     MAX_REASON,
@@ -76,7 +77,11 @@ def drive(
     Raises:
         AptError: if the folder cannot be read or written any more.
     """
-    driver = _Driver(read_recorded(out), jobs, retry_failed, say)
+    recorded = read_recorded(out)
+    standings = look(recorded, None)
+    if all(each.state == "finished" for each in standings):  # also where its cluster is stopped
+        return Outcome(standings, False)
+    driver = _Driver(recorded, jobs, retry_failed, say)
     with tqdm(total=len(driver.recorded.plan), desc="sweep", unit="training", file=sys.stderr) as bar:
         try:
             while True:
@@ -152,6 +157,10 @@ class _Driver:
         training = standing.training
         folder = self.recorded.folder / training.name
         try:
+            if self._ran_out_of_memory(standing):
+                self._jobs.retry(standing.job.id, halve_batch=True)
+                self._say(f"{training.name}: memory ran out; again with half the batch, twice the accumulation")
+                return True
             words = self._words(standing, folder)
             if words is None:
                 return True  # another run stands for it, which is a change too
@@ -165,6 +174,11 @@ class _Driver:
             return False
         return True
 
+    def _ran_out_of_memory(self, standing: Standing) -> bool:
+        """Whether the last job of a training failed for want of memory, so that the same again would too."""
+        job, failed = standing.job, standing.state == "failed" and standing.step == "train"
+        return failed and job is not None and ran_out_of_memory(self._jobs.logs(job.id))
+
     def _words(self, standing: Standing, folder: Path) -> list[str] | None:
         """The command of a step; None where a run with the same lengths stands for it."""
         training, recorded = standing.training, self.recorded
@@ -173,8 +187,8 @@ class _Driver:
         if standing.step == "evaluate":
             return ["evaluate", str(folder), "--split", "test"]
         if standing.info is not None:
-            unchecked = recorded.spec.options(training.task).unchecked
-            return ["train", "--out", str(folder), RESUME, *unchecked]  # the run knows all its settings
+            anew = arguments_of(training, recorded.spec, recorded.folder)
+            return ["train", "--out", str(folder), RESUME, *unkept(anew)]  # the run knows all its other settings
         with contextlib.suppress(OSError):  # empty: a training was ended while it prepared
             (folder / CHECKPOINT_FOLDER).rmdir()
         if training.parent is None:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from apt_core.errors import AptError, AptFileExistsError, AptFileNotFoundError, AptValueError, AptWriteError
 from apt_core.files import write_atomic
+from apt_core.jobs.devices import check_device
 from apt_core.jobs.places import Executor
 from apt_core.model_name import check_model_name
 from apt_core.run_format import check_new_folder, read_run_info, utc_now
@@ -64,6 +65,8 @@ def check_sweep(content: bytes, name: str, out: Path, place: Place) -> Checked:
     there = _sweep_there(out, spec)
     for task in spec.tasks:
         check_model_name(spec.options(task).model)
+    if place.executor == "local":
+        check_devices(spec)
     known = dict(there.num_layers) if there is not None else {}
     left = _tasks_left(out, spec, known)
     data = {task: check_data(spec, task) for task in left}
@@ -71,6 +74,19 @@ def check_sweep(content: bytes, name: str, out: Path, place: Place) -> Checked:
     fields = {"num_layers": num_layers, "updated_at": utc_now(), **place._asdict()}
     sweep = (there or Sweep(created_at=utc_now())).model_copy(update=fields)
     return Checked(spec, content, sweep, expand(spec, num_layers))
+
+
+def check_devices(spec: SweepSpec) -> None:
+    """Refuses a GPU where there is none.
+
+    Raises:
+        AptValueError: naming the task.
+    """
+    for task in spec.tasks:
+        try:
+            check_device(spec.options(task).training.device)
+        except AptValueError as problem:
+            raise AptValueError(f"train of {task}: {problem}") from problem
 
 
 def begin(out: Path, checked: Checked) -> None:

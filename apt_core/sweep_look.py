@@ -53,19 +53,19 @@ class Standing(NamedTuple):
         return min(1.0, max(0.0, info.step / info.total_steps)) if info and info.total_steps > 0 else 0.0
 
 
-def look(recorded: Recorded, jobs: Jobs, known: Mapping[str, Standing] | None = None) -> list[Standing]:
+def look(recorded: Recorded, jobs: Jobs | None, known: Mapping[str, Standing] | None = None) -> list[Standing]:
     """How every training of a sweep stands, in the order of its plan.
 
     Args:
         recorded: the sweep.
-        jobs: where its trainings were submitted to.
+        jobs: where its trainings were submitted to; None: run folders alone say how they stand.
         known: name -> standing of trainings that need not be looked at again.
     """
     newest: dict[tuple[str, str], Job] = {}
-    for job in jobs.list():
+    for job in jobs.list() if jobs is not None else ():
         step = STEP_OF.get(command_of(job.arguments))
         if step is not None:
-            newest.setdefault((step, os.path.abspath(job.run_folder)), job)
+            newest.setdefault((step, os.path.realpath(job.run_folder)), job)
     options = {task: recorded.spec.options(task) for task in recorded.spec.tasks}
     found = dict(known or {})
     for training in recorded.plan:
@@ -101,12 +101,12 @@ def _standing(
     recorded: Recorded,
     options: TaskOptions,
     newest: Mapping[tuple[str, str], Job],
-    jobs: Jobs,
+    jobs: Jobs | None,
 ) -> Standing:
     folder = recorded.folder / training.name
     if folder.is_symlink():
         return Standing(training, "another run", "train", reason="it is a link; links are not followed")
-    place = os.path.abspath(folder)
+    place = os.path.realpath(folder)
     own = {step: job for step in ("train", "measure", "evaluate") if (job := newest.get((step, place)))}
     reports = {step: jobs.report(job.id) for step, job in own.items()}  # before the run is read: it ends first
     try:
@@ -163,8 +163,8 @@ def _from_outside(report: JobReport) -> bool:
     return report.state == "failed" and report.exit_code in _ENDED_FROM_OUTSIDE
 
 
-def _last_line(job: Job | None, jobs: Jobs) -> str:
+def _last_line(job: Job | None, jobs: Jobs | None) -> str:
     """What a job printed last."""
-    if job is None:
+    if job is None or jobs is None:
         return "its run says no more"
     return (jobs.logs(job.id, 1).strip() or f"job {job.id} printed nothing")[:MAX_REASON]

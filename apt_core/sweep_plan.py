@@ -20,6 +20,8 @@ _BY_LENGTHS = ("num_virtual_tokens", "prefix_lengths", "kept_tokens", "modules_t
 """fields of ``AptConfig`` that differ between the runs of a sweep"""
 _FREE = ("device", "batch_size", "gradient_accumulation_steps")
 """fields of ``TrainSettings`` that a retry may change; of the last two, the product stays"""
+_NO_RESULT, _BATCH = ("device", "memory-check"), ("batch-size", "gradient-accumulation-steps")
+"""options of ``train`` that a sweep may be gone on with otherwise; of the second pair, the product stays"""
 
 
 class Training(NamedTuple):
@@ -158,8 +160,11 @@ def check_extends(old: SweepSpec, new: SweepSpec) -> None:
             accepted = f"those that this sweep has already for {task}, {list(then)}, and more"
             raise bad_value("learning_rates", list(now), accepted, hint)
         before, after = ({**spec.options(task).given} for spec in (old, new))
+        free = ["lr", *_NO_RESULT]
+        if _per_step(old.options(task).training.model_dump()) == _per_step(new.options(task).training.model_dump()):
+            free += _BATCH
         for flag in dict.fromkeys([*before, *after]):
-            if flag != "lr" and before.get(flag) != after.get(flag):
+            if flag not in free and before.get(flag) != after.get(flag):
                 there = f"{before[flag]!r}, as this sweep has it already" if flag in before else "nothing, as before"
                 raise bad_value(f"train.{flag} of {task}", after.get(flag), there, hint)
 

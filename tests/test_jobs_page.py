@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from apt_core.errors import AptValueError
-from apt_core.jobs import Job
+from apt_core.jobs import Job, locks
 from apt_core.memory import RAN_OUT
-from apt_core.run_format import update_finished_run
+from apt_core.run_format import this_host, update_finished_run
 from tests.app_pages import button, labels, page, rerun, texts
 from tests.told_jobs import ToldJobs, names, show_told_jobs
 
@@ -233,3 +234,37 @@ def test_unusable_number_of_slots_is_said_and_jobs_are_shown(jobs, monkeypatch):
     app = page("jobs")
     assert "APT_SLOTS" in texts(app.error)
     assert names(app) == ["b"]
+
+
+def test_slot_that_a_job_of_another_folder_has_is_not_free(jobs, root, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("apt_core.jobs.local.gpu_slots", lambda: ["GPU-0", "GPU-1"])
+    gpu = tmp_path / "cache" / "apt-gate-studio" / this_host() / "gpus" / "GPU-0"
+    descriptor = locks.take(gpu)
+    gpu.write_text(str(tmp_path / "grid" / ".jobs" / "0001-a"))
+    said = texts(page("jobs").markdown)
+    os.close(descriptor)
+    assert "GPU-0: a job of grid" in said
+    assert "GPU-1: free" in said
+
+
+def test_job_that_ended_while_it_measured_offers_to_measure_and_nothing_once_that_is_done(jobs, root, record_run):
+    folder = record_run(root / "b", steps=40)
+    jobs.add("b", "cancelled", "train", "--out", str(folder))
+    app = page("jobs")
+    assert "Its run is finished, but was not measured." in texts(app.caption)
+    assert "Retry" not in labels(app)
+    rerun(button(app, "Measure").click())
+    assert jobs.retried == [("0001-a", False)]
+    del jobs.jobs[0]
+    (folder / "measures.json").write_text("{}")
+    app = page("jobs")
+    assert "Its run is finished." in texts(app.caption)
+    assert not {"Retry", "Measure"} & set(labels(app))
+
+
+def test_batch_of_one_is_not_offered_to_be_halved(jobs):
+    jobs.add("b", "failed", "train", "--batch-size", "1", "--out", "b", printed=OUT_OF_MEMORY)
+    app = page("jobs")
+    assert "Retry" in labels(app)
+    assert "Retry with half the batch" not in labels(app)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from apt_core.sweep_process import only_driver
 from tests.app_pages import TIMEOUT, button, page, rerun, texts
+from tests.apt_core.sweep_world import SPEC, begun, record
 from tests.told_jobs import ToldJobs, show_told_jobs
 
 
@@ -56,3 +58,16 @@ def test_what_this_browser_cancelled_is_no_news(jobs):
     assert not rerun(app).toast
     assert "was cancelled elsewhere" in texts(rerun(other).toast)
     assert jobs.report(job.id).state == "cancelled"
+
+
+def test_end_of_a_sweep_is_told_once_and_as_a_whole(jobs, record_run):
+    recorded = begun(jobs.root / "grid", SPEC.replace(', "pydoc-entities"', ""))
+    with only_driver(recorded.folder):
+        app, other = page("notices"), page("notices")
+        assert not app.toast
+    app = rerun(app)
+    assert "grid: the sweep has ended, 0 of 6 trainings done. The Sweeps page says why" in texts(app.toast)
+    assert not rerun(app).toast
+    for training in recorded.plan:
+        record(record_run, recorded, training, [1, 2, training.total - 3])
+    assert "grid: the sweep is complete" in texts(rerun(other).toast)

@@ -13,6 +13,7 @@ from streamlit.testing.v1 import AppTest
 
 from analysis.figures.sweep import sweep_figure, sweep_lines
 from analysis.sweep_results import find_sweeps, trainings_table
+from apt_core.errors import AptValueError
 from apt_core.jobs import JobReport
 from apt_core.run_format import update_finished_run
 from apt_core.sweep_format import budget_path, read_sweep, write_sweep
@@ -395,3 +396,40 @@ def test_download_has_every_training(root, sweep):
     assert list(table["prefix_lengths"])[:2] == ["4 x 3", "1 2 3"]
     assert table["validation"][0] == pytest.approx(0.62)
     assert budget_path(recorded.folder, recorded.plan[1]).parent.name == ".budgets"
+
+
+def test_name_of_a_folder_below_another_is_refused_as_pages_would_not_find_it(root, started):
+    app = sweeps()
+    field(app.text_input, "Name").set_value("a/b")
+    app = rerun(app)
+    assert "name: got 'a/b'" in texts(app.warning)
+    assert started == []
+
+
+def test_sweep_on_another_cluster_is_shown_from_its_runs_and_the_cluster_is_not_asked(root, sweep, monkeypatch):
+    recorded, _ = sweep(finished=3)
+    write_sweep(recorded.folder, recorded.sweep.model_copy(update={"executor": "ray", "address": "http://10.9.9.9:1"}))
+
+    def ask(out, state):
+        raise AssertionError("it was asked")
+
+    monkeypatch.setattr("analysis.pages.sweeps.jobs_of", ask)
+    app = sweeps()
+    assert "Its jobs are on http://10.9.9.9:1, which this dashboard does not ask" in texts(app.info)
+    assert "streamlit run app.py -- --executor ray --address http://10.9.9.9:1" in texts(app.code)
+    assert not {"Stop", "Go on"} & {each.label for each in app.button}
+    assert len(app.dataframe) > 0
+
+
+def test_sweep_whose_jobs_cannot_be_asked_is_shown_from_its_runs(root, sweep, monkeypatch):
+    sweep(finished=3)
+
+    def fail(out, state):
+        raise AptValueError("the cluster does not answer")
+
+    monkeypatch.setattr("analysis.pages.sweeps.jobs_of", fail)
+    app = sweeps()
+    assert "Its jobs cannot be asked; what follows is from run folders. the cluster does not answer" in texts(
+        app.warning
+    )
+    assert len(app.dataframe) > 0

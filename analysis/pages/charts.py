@@ -13,7 +13,21 @@ from analysis.figures.theme import Figure, image_config
 IMAGE_FORMAT = "image_format"
 LATER = "later_figures"
 """session state: "asked" while the browser draws the first figure of its first page, "sent" from then on"""
-MOMENT_SECONDS = 0.05
+PATIENCE_SECONDS = 5
+"""at the latest then they are sent: the first figure may be missing, as its data cannot be read"""
+_watch_first_figure = st.components.v2.component(
+    "first_figure",
+    js="""
+export default function ({ setTriggerValue }) {
+  const look = () => {
+    if (document.querySelector(".js-plotly-plot .main-svg")) setTriggerValue("drawn", true)
+    else timer = setTimeout(look, 30)
+  }
+  let timer = setTimeout(look, 0)
+  return () => clearTimeout(timer)
+}
+""",
+)
 
 
 def choose_image_format() -> None:
@@ -32,16 +46,17 @@ def choose_image_format() -> None:
 
 
 def send_later_figures() -> None:
-    """At the end of a page with ``later`` figures: once the browser has come so far, the page is sent with them, too.
+    """At the end of a page with ``later`` figures: once the browser has drawn the first one, they are sent, too.
 
     A browser shows nothing of several figures before it has drawn all; so a person sees the first one much sooner.
     """
     if st.session_state.get(LATER) != "sent":
-        st.fragment(_send_later_figures, run_every=MOMENT_SECONDS)()
+        st.fragment(_send_later_figures, run_every=PATIENCE_SECONDS)()
 
 
 def _send_later_figures() -> None:
-    if st.session_state.get(LATER) == "asked":
+    watch = _watch_first_figure(key="first figure", on_drawn_change=lambda: None, height=1)
+    if watch.drawn or st.session_state.get(LATER) == "asked":
         st.session_state[LATER] = "sent"
         st.rerun()
     st.session_state[LATER] = "asked"

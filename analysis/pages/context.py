@@ -86,9 +86,13 @@ def jobs_flags() -> list[str]:
 
 
 def jobs() -> Jobs:
-    """Trainings that this dashboard's folder, or the cluster that it was started with, knows of."""
+    """Trainings that this dashboard's folder, or the cluster that it was started with, knows of.
+
+    On a cluster, new ones write their run folders themselves: pages show what is in a folder here.
+    """
     flags = access.flags()
-    return place(roots()[0], executor=flags.executor, address=flags.address)
+    shared = {"storage": ""} if flags.executor == "ray" else {}
+    return place(roots()[0], executor=flags.executor, address=flags.address, **shared)
 
 
 def new_sweep() -> Sweep:

@@ -29,7 +29,7 @@ from analysis.runs import shown
 from apt_core.errors import AptError
 from apt_core.jobs import Job
 from apt_core.jobs.job_arguments import MAKES_A_RUN, WRITES_ITS_RUN, command_of
-from apt_core.jobs.retry import ran_out_of_memory
+from apt_core.jobs.retry import lacks_measures, ran_out_of_memory, retry_arguments
 from apt_core.jobs.usage import Meter, Usage
 from apt_core.run_format import RUN_FILE, RunInfo, read_run_info
 
@@ -41,9 +41,10 @@ SHOWN_LOG = 4_000
 MAX_COMMAND = 20_000
 """characters"""
 RETRY_HELP = f"Queues it again. {RESUMES}"
+MEASURE_HELP = "Its run is finished: only what the virtual tokens are worth is left to be measured."
 HALVE_HELP = (
-    "The log says that memory ran out. Half as many examples at once, twice as many passes for each optimizer step: "
-    "less memory, the same training."
+    "The log says that memory did not suffice. Half as many examples at once, twice as many passes for each optimizer "
+    "step: less memory, the same training."
 )
 LINKS = {
     "running": {"gates": "Gates, live"},
@@ -108,7 +109,7 @@ def show_card(standing: Standing, view: View) -> None:
             if report.state == "running":
                 _offer_cancel(standing)
             elif report.state != "finished" and job.id not in view.replaced:
-                _offer_retry(job, halve=command_of(job.arguments) in MAKES_A_RUN and ran_out_of_memory(failed_log))
+                _offer_retry(standing, failed_log)
             _show_links(standing)
             _show_command(standing)
         show_log(job)
@@ -209,6 +210,8 @@ def _show_ending(standing: Standing, again: str | None, failed_log: str) -> None
     """Where a job that did not finish stopped, and why."""
     if again is not None:
         st.caption(f"Done again as job {context.plain(again)}.")
+    elif _is_complete(standing.job):
+        st.caption("Its run is finished" + (", but was not measured." if lacks_measures(standing.job) else "."))
     elif words := progress_of(standing, _info(standing.job)).words:
         st.caption(words)
     if standing.report.state == "failed":
@@ -253,16 +256,40 @@ def _offer_cancel(standing: Standing) -> None:
             st.rerun()
 
 
-def _offer_retry(job: Job, *, halve: bool) -> None:
-    """Retry, and where memory ran out first of all with half the batch."""
+def _is_complete(job: Job) -> bool:
+    """Whether the run that a job was to make is finished, although the job itself came to no good end."""
+    info = _info(job) if command_of(job.arguments) in MAKES_A_RUN else None
+    return info is not None and info.status == "finished"
+
+
+def _can_be_halved(standing: Standing) -> bool:
+    try:
+        retry_arguments(standing.job, standing.report.state, halve_batch=True)
+    except (AptError, OSError):
+        return False
+    return True
+
+
+def _offer_retry(standing: Standing, failed_log: str) -> None:
+    """Retry, and where memory ran out first of all with half the batch; nothing where nothing is left to do."""
+    job = standing.job
     if not context.may_edit():
         return
-    options: dict[str, bool] | None = None
+    if _is_complete(job):
+        if lacks_measures(job) and st.button(
+            "Measure", key=f"retry {job.id}", icon=":material/replay:", help=MEASURE_HELP
+        ):
+            _retry(job)
+        return
+    halve = ran_out_of_memory(failed_log) and _can_be_halved(standing)
     if halve and st.button(
         "Retry with half the batch", key=f"halve {job.id}", icon=":material/compress:", type="primary", help=HALVE_HELP
     ):
-        options = {"halve_batch": True}
+        _retry(job, halve_batch=True)
     if st.button("Retry", key=f"retry {job.id}", icon=":material/replay:", help=RETRY_HELP):
-        options = {}
-    if options is not None and queue([partial(context.jobs().retry, job.id, **options)]):
+        _retry(job)
+
+
+def _retry(job: Job, **options: bool) -> None:
+    if queue([partial(context.jobs().retry, job.id, **options)]):
         st.rerun()

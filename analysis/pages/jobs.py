@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from datetime import UTC, datetime
+from pathlib import Path
 
 import psutil
 import streamlit as st
@@ -13,7 +14,8 @@ from analysis.job_progress import FILTERS, board, bytes_words, device_words, mat
 from analysis.pages import context, job_actions, job_card
 from analysis.runs import shown
 from apt_core.errors import AptError
-from apt_core.jobs.devices import cpu_slots, gpu_slots
+from apt_core.jobs import LocalJobs
+from apt_core.jobs.places import JOBS_FOLDER
 
 AT_FIRST = {"running": 20, "waiting": 10, "ended": 10}
 """cards of each kind that are drawn before somebody asks for more"""
@@ -65,7 +67,7 @@ def _show_live(choice: str, drawn: tuple) -> None:
     else:
         _show_machine(now.running)
     if standings:
-        st.caption(f"{now.words}.")
+        st.caption(f"{now.words}. Those of a sweep are on the Sweeps page.")
     left = board(matching([*now.running, *now.waiting], choice))
     shown_now = left.running[: _count("running")] + left.waiting[: _count("waiting")]
     if not shown_now:
@@ -104,23 +106,27 @@ def _show_more(name: str) -> None:
     st.session_state[f"jobs shown {name}"] = _count(name) + MORE
 
 
+def _of_another(holder: Path) -> str:
+    """What has a slot: a job of another folder of runs, such as a sweep's, or one that has just begun or ended."""
+    return f"a job of {holder.parent.parent.name}" if holder.parent.name == JOBS_FOLDER else "a job"
+
+
 def _show_machine(running: list[Standing]) -> None:
     """The slots of this machine, busy ones with their job, and its memory."""
-    busy = {each.report.device: each for each in running if each.report.device}
+    busy = {each.report.device: job_actions.short_name(each.job) for each in running if each.report.device}
+    names: dict[str, str | None] = {}
     try:
-        slots = [*gpu_slots(), *cpu_slots()]
-    except AptError as problem:
+        holders = LocalJobs(context.roots()[0] / JOBS_FOLDER).slots()
+        names = {slot: None if holder is None else _of_another(holder) for slot, holder in holders.items()}
+    except (AptError, OSError) as problem:
         st.error(context.plain(shown(problem)))
-        slots = []
     memory = psutil.virtual_memory()
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        for slot in dict.fromkeys([*slots, *busy]):
-            holder = busy.get(slot)
-            name = job_actions.short_name(holder.job) if holder else "free"
+        for slot, name in (names | busy).items():
             st.badge(
-                f"{context.plain(shown(device_words(slot)))}: {context.plain(shown(name, 60))}",
+                f"{context.plain(shown(device_words(slot)))}: {context.plain(shown(name or 'free', 60))}",
                 icon=":material/memory:",
-                color="blue" if holder else "gray",
+                color="blue" if name else "gray",
             )
         st.caption(
             f"{bytes_words(memory.available)} of {bytes_words(memory.total)} memory available",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from analysis.sweep_results import find_sweeps
 from apt_core.errors import AptError
 from apt_core.jobs import Jobs
 from apt_core.jobs.interface import WAITING
-from apt_core.sweep_format import SWEEP_FILE, Recorded
+from apt_core.jobs.ray_client import checked_address
+from apt_core.sweep_format import SWEEP_FILE, Recorded, Sweep
 from apt_core.sweep_look import Standing, counts_of, look
 from apt_core.sweep_process import driver_log, driver_words, is_driven, jobs_of, start_driver, stop
 
@@ -89,19 +91,25 @@ def _show_not_begun(folder: Path) -> None:
 
 
 def _show_sweep(recorded: Recorded) -> None:
+    jobs = None
     try:
-        jobs = jobs_of(recorded.folder, recorded.sweep)
+        if _is_here(recorded.sweep):
+            jobs = jobs_of(recorded.folder, recorded.sweep)
         standings = look(recorded, jobs)
     except (AptError, OSError) as problem:
-        st.error(f"This sweep cannot be looked at: {context.plain(shown(problem))}")
+        jobs, standings = None, look(recorded, None)
+        st.warning(f"Its jobs cannot be asked; what follows is from run folders. {context.plain(shown(problem))}")
+    if jobs is None:
+        _show_elsewhere(recorded, standings)
         return
+    finished = {each.training.name: each for each in standings if each.state == "finished"}
     live = is_driven(recorded.folder) or any(each.state in WAITING for each in standings)
     states = _signature(standings)
 
     def show_live() -> None:
         """Looked at every two seconds while something changes by itself; the page is drawn anew when it has."""
         try:
-            now = look(recorded, jobs) if live else standings
+            now = look(recorded, jobs, finished) if live else standings
         except (AptError, OSError) as problem:
             st.error(f"This sweep cannot be looked at: {context.plain(shown(problem))}")
             return
@@ -112,10 +120,41 @@ def _show_sweep(recorded: Recorded) -> None:
     st.fragment(show_live, run_every=LOOK_SECONDS if live else None)()
     _show_controls(recorded, jobs, standings, live)
     _show_unfinished(standings)
+    _show_rest(recorded, standings)
+
+
+def _show_rest(recorded: Recorded, standings: list[Standing]) -> None:
+    """Results, log and command."""
     sweeps_results.show(recorded, standings)
     _show_log(recorded.folder, expanded=False)
     with st.expander("The spec, and the command that goes on with it", icon=":material/terminal:"):
         _show_command(recorded.folder, recorded)
+
+
+def _is_here(sweep: Sweep) -> bool:
+    """Whether its jobs are on this machine or on the cluster that the dashboard was started with; no other is asked.
+
+    A sweep's folder may be somebody else's, and what asks a cluster tells it the token that opens one's own.
+    """
+    if sweep.executor == "local" or sweep.address is None:  # None: as the environment of this dashboard has it
+        return True
+    with contextlib.suppress(AptError):
+        return checked_address(sweep.address) == context.cluster()
+    return False
+
+
+def _show_elsewhere(recorded: Recorded, standings: list[Standing]) -> None:
+    """A sweep whose jobs are not asked: what its run folders say."""
+    if not _is_here(recorded.sweep):
+        address = shown(recorded.sweep.address)
+        words = ["streamlit", "run", "app.py", "--", "--executor", "ray", "--address", address]
+        st.info(
+            f"Its jobs are on {context.plain(address)}, which this dashboard does not ask: what follows is from "
+            "run folders. To follow its jobs, stop it or go on with it, start the dashboard with"
+        )
+        st.code(shlex.join(words), language="bash", wrap_lines=True)
+    _show_progress(standings)
+    _show_rest(recorded, standings)
 
 
 def _signature(standings: list[Standing]) -> list[tuple[str, str | None]]:

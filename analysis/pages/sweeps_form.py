@@ -15,7 +15,7 @@ from analysis.runs import shown
 from apt_core.config import MAX_TOKENS_PER_LAYER
 from apt_core.errors import AptError, AptWriteError, bad_value
 from apt_core.files import write_atomic
-from apt_core.sweep_begin import check_data
+from apt_core.sweep_begin import check_data, check_devices
 from apt_core.sweep_format import SPEC_FILE
 from apt_core.sweep_plan import most_trainings
 from apt_core.sweep_process import driver_words, start_driver
@@ -43,7 +43,7 @@ def show(root: Path) -> str | None:
             places[task], train[task] = _data(task)
     content = _content(fields, train, places)
     try:
-        folder = inside(root, name)
+        folder = _folder(root, name)
         spec = parse_spec(content, "spec")
     except AptError as problem:
         st.warning(context.plain(shown(problem)))
@@ -66,6 +66,18 @@ def show(root: Path) -> str | None:
         st.error(context.plain(shown(problem)))
         return None
     return folder.as_posix()
+
+
+def _folder(root: Path, name: str) -> Path:
+    """Where it is to be: directly in the folder of runs, where pages find it.
+
+    Raises:
+        AptValueError: if the name is none of a folder there.
+    """
+    folder = inside(root, name)
+    if folder.parent != root:
+        raise bad_value("name", name, f"the name of a folder directly in {root}", "It has a '/'.")
+    return folder
 
 
 def _content(fields: dict[str, Any], train: dict[str, Any], places: dict[str, str]) -> bytes:
@@ -184,6 +196,8 @@ def _start(folder: Path, fields: dict[str, Any], train: dict[str, Any], places: 
     model = {"model": model_name(train["model"], allowed)} if "model" in train else {}
     content = _content(fields, train | model, places | found)
     spec = parse_spec(content, "spec")
+    if context.cluster() is None:
+        check_devices(spec)
     for task in places:
         check_data(spec, task)
     try:

@@ -55,6 +55,7 @@ def sweep_command(
     What is finished in --out is kept, what was interrupted goes on: run the same command again after anything. Ctrl-C
     ends only this command; jobs that were submitted go on. Exit code 1: something failed or was stopped.
     """
+    from apt_core.jobs.devices import cpu_slots
     from apt_core.sweep import drive
     from apt_core.sweep_begin import Place, begin, check_sweep
     from apt_core.sweep_format import Recorded, Sweep
@@ -65,6 +66,8 @@ def sweep_command(
     out = out or Path("runs") / spec.stem
     content = spec_bytes(spec.resolve() if spec.is_symlink() else spec)
     parse_spec(content, str(spec))
+    if slots is not None:
+        cpu_slots(slots)
     jobs = jobs_of(out, Sweep(executor=executor, address=address, slots=slots))
     where = Place(executor, address, slots)
     if dry_run:

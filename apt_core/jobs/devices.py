@@ -63,6 +63,16 @@ def gpu_slots() -> list[str]:
     return slots
 
 
+def check_device(device: str) -> None:
+    """Refuses a GPU where there is none.
+
+    Raises:
+        AptValueError: for cuda.
+    """
+    if device == "cuda" and not gpu_slots():
+        raise bad_value("device", device, "auto or cpu", f"No GPU is visible here; {VISIBLE} can hide them.")
+
+
 def slot_environment(slot: str) -> dict[str, str]:
     """The environment variables that make a program use the device of its slot, and no other GPU."""
     if slot.startswith(_CPU):

@@ -17,11 +17,17 @@ WRITES_ITS_RUN = ("measure", "evaluate")
 """writes into the run folder that it is given"""
 COMMANDS = (*MAKES_A_RUN, *MAKES_RUNS, *WRITES_ITS_RUN)
 RESUME = "--resume"
+_UNKEPT = ("--no-memory-check", "--no-measure")
 
 
 def command_of(arguments: Sequence[str]) -> str:
     """The first word."""
     return arguments[0] if arguments else ""
+
+
+def unkept(arguments: Sequence[str]) -> list[str]:
+    """Options of a training that its run does not keep: what goes on with it is to be told them again."""
+    return [word for word in arguments if word in _UNKEPT]
 
 
 def check_run_folder(arguments: Sequence[str], folder: Path) -> None:

@@ -1,7 +1,8 @@
 """What a job has on disk, and how that is read: with a bound, every field checked.
 
 <folder>/<id>/job.json     what was asked for
-<folder>/<id>/alive        locked by the supervisor as long as it lives, and before that by whoever submits
+<folder>/<id>/alive        locked by the supervisor as long as it lives, and before that by whoever submits; holds its
+                           own inode, which a copy of the folder has not
 <folder>/<id>/state.json   how it went: written by the supervisor; by others only once that is gone
 <folder>/<id>/cancel       there once somebody asked for the end
 <folder>/<id>/log.txt      what the job printed
@@ -11,7 +12,9 @@ No pydantic and no numpy here: they would double what each of a hundred waiting 
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -31,6 +34,7 @@ CANCEL_FILE = "cancel"
 LOG_FILE = "log.txt"
 _MOST_BYTES = 4 * 2**20
 _CACHED_JOBS = 4096
+_MOST_DIGITS = 32
 _NUMBERED = re.compile(r"([0-9]{1,9})-[0-9a-f]+")
 
 
@@ -87,6 +91,19 @@ def _read_job(folder: Path, *stamp: int) -> Job | None:
     if job_id != folder.name or not run_folder:
         return None
     return Job(job_id, arguments, run_folder, submitted_at, directory)
+
+
+def sign_alive(descriptor: int) -> None:
+    """Writes into ``alive`` which file it is."""
+    os.pwrite(descriptor, str(os.fstat(descriptor).st_ino).encode(), 0)
+
+
+def is_a_copy(folder: Path) -> bool:
+    """Whether a job's folder was copied from where it was submitted: its processes, if any, are the original's."""
+    path = folder / ALIVE_FILE
+    with contextlib.suppress(OSError, ValueError):
+        return int(path.read_bytes()[:_MOST_DIGITS]) != path.stat().st_ino
+    return True
 
 
 def write_record(folder: Path, record: JobRecord) -> None:

@@ -20,7 +20,7 @@ from urllib.parse import quote
 import apt_core
 from apt_core.errors import AptError, AptFileNotFoundError, AptValueError, AptWriteError, bad_value
 from apt_core.jobs import locks
-from apt_core.jobs.devices import VISIBLE, cpu_environment, cpu_slots, gpu_slots
+from apt_core.jobs.devices import check_device, cpu_environment, cpu_slots, gpu_slots
 from apt_core.jobs.interface import WAITING, Job, JobReport, JobState
 from apt_core.jobs.job_arguments import check_run_folder, device_of
 from apt_core.jobs.job_files import (
@@ -31,11 +31,12 @@ from apt_core.jobs.job_files import (
     now,
     number_of,
     read_job,
+    sign_alive,
     write_job,
 )
 from apt_core.jobs.log_file import follow, tail
 from apt_core.jobs.process_tree import end_job
-from apt_core.jobs.queue import cpu_slot_file, drawing, take_ticket, ticket_file
+from apt_core.jobs.queue import cpu_slot_file, drawing, slot_holder, take_ticket, ticket_file
 from apt_core.jobs.report import GRACE_SECONDS, report
 from apt_core.jobs.retry import retry_arguments
 from apt_core.processes import MARKER
@@ -120,6 +121,19 @@ class LocalJobs:
         """The state of ``report`` alone."""
         return self.report(job_id).state
 
+    def slots(self) -> dict[str, Path | None]:
+        """The slots of this machine that jobs of this folder may get, and the folder of the job that has each.
+
+        A GPU may have a job of another folder of jobs.
+
+        Raises:
+            AptValueError: if the number of slots is none.
+        """
+        own = self.folder.resolve()
+        files = {gpu: _gpu_file(gpu) for gpu in gpu_slots()}
+        files |= {slot: cpu_slot_file(own, slot) for slot in cpu_slots(self._slots)}
+        return {slot: slot_holder(file) for slot, file in files.items()}
+
     def cancel(self, job_id: str, grace_seconds: float = GRACE_SECONDS) -> None:
         """Ends the whole process tree of a job: SIGTERM, then SIGKILL. One that is queued never starts.
 
@@ -164,6 +178,7 @@ class LocalJobs:
                     folder.mkdir()
                     alive = locks.take(folder / ALIVE_FILE)
                     held.callback(os.close, alive)
+                    sign_alive(alive)
                     ticket = take_ticket(folder.parent, job_id, slots)
                     held.callback(os.close, ticket)
                 job = Job(job_id, arguments, str(run_folder), now(), str(directory))
@@ -186,11 +201,10 @@ class LocalJobs:
 
     def _suitable(self, device: str) -> tuple[dict[str, Path], dict[str, str]]:
         """The slots for a device, with the files whose locks they are, and what its job gets in its environment."""
+        check_device(device)
         gpus = [] if device == "cpu" else gpu_slots()
         if gpus:
-            return {gpu: _shared_folder() / "gpus" / quote(gpu, safe="") for gpu in gpus}, {}
-        if device == "cuda":
-            raise bad_value("device", device, "auto or cpu", f"No GPU is visible here; {VISIBLE} can hide them.")
+            return {gpu: _gpu_file(gpu) for gpu in gpus}, {}
         slots = cpu_slots(self._slots)
         files = {slot: cpu_slot_file(self.folder.resolve(), slot) for slot in slots}
         return files, cpu_environment(slots, hide_gpus=device == "cpu")
@@ -237,10 +251,17 @@ def _claim(run_folder: Path) -> tuple[Path, int]:
     path = _shared_folder() / "runs" / hashlib.sha256(os.fsencode(run_folder.resolve())).hexdigest()
     descriptor = locks.take(path)
     if descriptor is None:
-        with contextlib.suppress(OSError):
+        writer = ""
+        with contextlib.suppress(OSError, ValueError):  # it has let go meanwhile
             writer = path.read_text(encoding="utf-8")
-        raise bad_value("out", str(run_folder), "a folder that no job writes", f"Job {writer} writes it.")
+        who = f"Job {writer}" if writer else "Another job"
+        raise bad_value("out", str(run_folder), "a folder that no job writes", f"{who} writes it.")
     return path, descriptor
+
+
+def _gpu_file(gpu: str) -> Path:
+    """The file whose lock is the slot of a GPU."""
+    return _shared_folder() / "gpus" / quote(gpu, safe="")
 
 
 def _shared_folder() -> Path:

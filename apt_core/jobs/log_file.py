@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import codecs
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from apt_core.secrets import redact
 
 KILLED = "ended by SIGKILL"
-WHY_KILLED = f"{KILLED}, as the system does when memory runs out; 'jobs retry ID --halve-batch' needs about half"
-"""what is added to the log of a training that the system ended"""
 _TAIL_BYTES = 256 * 1024
 _PART_BYTES = 64 * 1024
 _LONGEST_LINE = 2**20
 """characters; of a longer one, parts are handed on before it ends"""
 _LOOK_SECONDS = 0.3
+
+
+def why_killed(arguments: Sequence[str]) -> str:
+    """What is added to the log of a job that the system ended.
+
+    Args:
+        arguments: of the job.
+    """
+    from apt_core.jobs.job_arguments import MAKES_A_RUN, command_of  # loads more than a supervisor that waits needs
+
+    advice = "; 'jobs retry ID --halve-batch' needs about half" if command_of(arguments) in MAKES_A_RUN else ""
+    return f"{KILLED}, as the system does when memory runs out{advice}"
 
 
 def tail(path: Path, last_lines: int) -> str:

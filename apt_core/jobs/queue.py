@@ -103,6 +103,20 @@ def take_slot(ticket: Ticket, job_folder: Path, settle: Callable[[Path], object]
         time.sleep(LOOK_SECONDS)
 
 
+def slot_holder(path: Path) -> Path | None:
+    """The folder of the job that has a slot; None if it is free.
+
+    Args:
+        path: the file whose lock is the slot.
+    """
+    if not locks.is_held(path):
+        return None
+    try:
+        return Path(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # whose it is cannot be seen from here
+        return Path()
+
+
 def _before(path: Path) -> list[Ticket]:
     """The tickets that wait before this one for a slot that would do for it too, in order."""
     own = read_ticket(path)

@@ -11,7 +11,15 @@ from pathlib import Path
 from apt_core.errors import AptError, AptWriteError
 from apt_core.jobs.interface import JobReport
 from apt_core.jobs.run_copy import RunCopy
-from apt_core.run_format import RUN_FILE, check_new_folder, read_run_info, run_exists, this_host, update_finished_run
+from apt_core.run_format import (
+    NOTES_FILE,
+    RUN_FILE,
+    check_new_folder,
+    read_run_info,
+    run_exists,
+    this_host,
+    update_finished_run,
+)
 
 _CLOCKS = timedelta(seconds=1)
 
@@ -24,7 +32,7 @@ def fetch_run(copy: RunCopy, folder: Path) -> bool:
         folder: new, empty, or an earlier copy of the same run; one that is as new is left as it is.
 
     Returns:
-        Whether there is a run in the copy.
+        Whether there is a run in the copy. A person's notes stay.
 
     Raises:
         AptError: if the folder holds something else, or the copy cannot be read.
@@ -43,6 +51,8 @@ def fetch_run(copy: RunCopy, folder: Path) -> bool:
                     raise run_exists(folder)
                 if here.updated_at >= there.updated_at:
                     return True
+                with contextlib.suppress(FileNotFoundError):
+                    shutil.copy2(folder / NOTES_FILE, new, follow_symlinks=False)
                 folder.rename(Path(scratch) / "old")
             else:
                 check_new_folder(folder)

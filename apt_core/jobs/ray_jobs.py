@@ -18,10 +18,11 @@ from apt_core.errors import AptError, AptFileNotFoundError, AptValueError, AptWr
 from apt_core.jobs.interface import WAITING, Job, JobReport, JobState
 from apt_core.jobs.job_arguments import MAKES_A_RUN, check_run_folder, command_of, device_of
 from apt_core.jobs.job_files import now, number_of
+from apt_core.jobs.log_file import why_killed
 from apt_core.jobs.ray_client import RayCluster
 from apt_core.jobs.ray_entrypoint import EVERY_SECONDS, PROGRAM, entrypoint
 from apt_core.jobs.ray_fetch import fetch_run, settle_run
-from apt_core.jobs.ray_logs import WAS_KILLED, followed, last_lines_of
+from apt_core.jobs.ray_logs import followed, last_lines_of
 from apt_core.jobs.ray_records import (
     Record,
     cancel_id,
@@ -154,7 +155,7 @@ class RayJobs:
         Raises:
             AptFileNotFoundError: if there is no such job.
         """
-        details, _ = self._known(job_id)
+        details, record = self._known(job_id)
         state, code = details.status.value, details.driver_exit_code
         try:
             parts = [self._cluster.logs(job_id).rstrip("\n")]
@@ -165,7 +166,7 @@ class RayJobs:
         if state in ("PENDING", "FAILED") and code is None:
             parts.append(details.message)
         if state == "FAILED" and code == -signal.SIGKILL:
-            parts.append(WAS_KILLED)
+            parts.append(f"error: {why_killed(record.job.arguments)}.")
         return last_lines_of("\n".join(filter(None, parts)), last_lines)
 
     def follow(self, job_id: str) -> Iterator[str]:

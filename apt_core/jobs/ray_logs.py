@@ -5,10 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from apt_core.jobs.log_file import WHY_KILLED
 from apt_core.secrets import redact
-
-WAS_KILLED = f"error: {WHY_KILLED}."
 
 _TAIL_CHARACTERS = 256 * 1024
 _LONGEST_LINE = 2**20

@@ -15,6 +15,7 @@ from apt_core.jobs.job_files import (
     JOB_FILE,
     LOG_FILE,
     JobRecord,
+    is_a_copy,
     now,
     read_record,
     write_record,
@@ -49,9 +50,10 @@ def _settle(folder: Path) -> JobRecord:
         record = read_record(folder)
         if _has_ended(record):  # between a look at its record and a look at its supervisor, or settled by another
             return record
-        end_job(folder.name, GRACE_SECONDS)
-        if record.trainer_pid is not None and record.trainer_started is not None:
-            wait_for_end(record.trainer_pid, record.trainer_started, GRACE_SECONDS)
+        if not is_a_copy(folder):
+            end_job(folder.name, GRACE_SECONDS)
+            if record.trainer_pid is not None and record.trainer_started is not None:
+                wait_for_end(record.trainer_pid, record.trainer_started, GRACE_SECONDS)
         record = replace(record, state=_ending(folder, record), ended_at=now())
         with contextlib.suppress(OSError):
             write_record(folder, record)

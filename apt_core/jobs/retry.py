@@ -11,8 +11,9 @@ from typing import Any
 from apt_core.config import TrainSettings
 from apt_core.errors import AptError, AptValueError, bad_value
 from apt_core.jobs.interface import Job, JobState
-from apt_core.jobs.job_arguments import MAKES_A_RUN, RESUME, command_of
+from apt_core.jobs.job_arguments import MAKES_A_RUN, RESUME, command_of, unkept
 from apt_core.jobs.log_file import KILLED
+from apt_core.measure_format import MEASURES_FILE
 from apt_core.memory import RAN_OUT, TOO_LARGE, Batch
 from apt_core.run_format import CHECKPOINT_FOLDER, RUN_FILE, read_run_info, status_of
 from apt_core.tasks import TASKS
@@ -31,7 +32,8 @@ def ran_out_of_memory(log: str) -> bool:
 def retry_arguments(job: Job, state: JobState, *, halve_batch: bool = False) -> list[str]:
     """The arguments of the job that takes the place of one that failed, was cancelled or lost.
 
-    They are the same, but where the job left an interrupted run: that is gone on with, from its last checkpoint.
+    They are the same, but where the job left an interrupted run: that is gone on with, from its last checkpoint. Where
+    it left a finished run that it had yet to measure, that is measured.
 
     Args:
         job: that ended.
@@ -61,10 +63,17 @@ def retry_arguments(job: Job, state: JobState, *, halve_batch: bool = False) -> 
         return [*_without_batch(job.arguments), *_half(job, _defaults(job))] if halve_batch else job.arguments
     info = read_run_info(folder)
     status = status_of(info)
+    if status == "finished" and lacks_measures(job) and not halve_batch:
+        return ["measure", job.run_folder]
     if status in ("running", "finished"):
         raise AptValueError(f"job: got {job.id!r}, whose run {folder} is {status}; accepted: an interrupted run.")
     smaller = _half(job, info.training, RESUME in job.arguments) if halve_batch else []
-    return ["train", "--out", job.run_folder, RESUME, *smaller]  # the run knows all its other settings
+    return ["train", "--out", job.run_folder, RESUME, *unkept(job.arguments), *smaller]
+
+
+def lacks_measures(job: Job) -> bool:
+    """Whether the run of a training was not measured, which its job was to end with."""
+    return "--no-measure" not in job.arguments and not (Path(job.run_folder) / MEASURES_FILE).exists()
 
 
 def _half(job: Job, settings: Mapping[str, Any], as_typed: bool = True) -> list[str]:

@@ -20,12 +20,14 @@ import psutil
 
 from apt_core.jobs import locks
 from apt_core.jobs.devices import slot_environment
-from apt_core.jobs.job_files import CANCEL_FILE, LOG_FILE, JobRecord, now, write_record
-from apt_core.jobs.log_file import WHY_KILLED
+from apt_core.jobs.job_files import CANCEL_FILE, LOG_FILE, JobRecord, now, read_job, write_record
+from apt_core.jobs.log_file import why_killed
 from apt_core.jobs.process_tree import end_job
 from apt_core.jobs.queue import read_ticket, take_slot, ticket_file, wait_for_turn
 from apt_core.jobs.report import GRACE_SECONDS, report
 
+LOOK_SECONDS = 1.0
+"""between two looks whether the job is to end"""
 NOT_STARTED = 127
 """exit code of a program that could not be started, as in a shell"""
 _PR_SET_PDEATHSIG = 1
@@ -58,7 +60,7 @@ def supervise(folder: Path, claim_file: Path, held: Held, command: list[str]) ->
         record = _run(folder, record, command, held, slot)
         end_job(folder.name, GRACE_SECONDS)
     ticket.path.unlink(missing_ok=True)
-    ending = "cancelled" if _is_cancelled(folder) else "finished" if record.exit_code == 0 else "failed"
+    ending = "finished" if record.exit_code == 0 else "cancelled" if _is_cancelled(folder) else "failed"
     locks.remove(claim_file, held.claim)  # before the end is seen: the folder may then be submitted again
     _write(folder, replace(record, state=ending, ended_at=now()))
 
@@ -84,17 +86,32 @@ def _run(folder: Path, record: JobRecord, command: list[str], held: Held, slot: 
         record = replace(record, trainer_pid=trainer.pid, trainer_started=started)
     _write(folder, record)
     locks.remove(ticket_file(folder.parent, folder.name), held.ticket)
-    if _is_cancelled(folder):  # who asked for it may have looked before there was a training to end
-        end_job(folder.name, GRACE_SECONDS)
-    code = trainer.wait()
+    code = None
+    while code is None:
+        if _is_cancelled(folder):  # who asked may have looked before there was a training, or sit at another machine
+            code = _end(trainer)
+        else:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                code = trainer.wait(LOOK_SECONDS)
     if code < 0 and not _is_cancelled(folder):
-        _say(folder, _ended_by(-code))
+        _say(folder, _ended_by(folder, -code))
     return replace(record, exit_code=code)
 
 
-def _ended_by(number: int) -> str:
+def _end(trainer: subprocess.Popen) -> int:
+    """SIGTERM, then SIGKILL; what it has started is ended after it."""
+    trainer.terminate()
+    try:
+        return trainer.wait(GRACE_SECONDS)
+    except subprocess.TimeoutExpired:
+        trainer.kill()
+        return trainer.wait()
+
+
+def _ended_by(folder: Path, number: int) -> str:
     if number == signal.SIGKILL:
-        return WHY_KILLED
+        job = read_job(folder)
+        return why_killed(job.arguments if job is not None else [])
     return f"ended by {signal.Signals(number).name}"
 
 

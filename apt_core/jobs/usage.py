@@ -15,6 +15,8 @@ import psutil
 
 from apt_core.processes import MARKER
 
+REMEMBERED_SECONDS = 60
+"""a job that nobody has asked for meanwhile is measured anew"""
 SMI_SECONDS = 5
 """what the driver's tool may take; where it takes longer, GPU memory is not known"""
 _SMI = ["--query-compute-apps=pid,used_gpu_memory", "--format=csv,noheader,nounits"]
@@ -53,7 +55,8 @@ class Meter:
         by_job = members(set(job_ids))
         on_gpus = _gpu_bytes() if gpus and by_job else {}
         found = {job_id: self._measure(job_id, processes, on_gpus) for job_id, processes in by_job.items()}
-        self._before = {job_id: before for job_id, before in self._before.items() if job_id in by_job}
+        forgotten = time.monotonic() - REMEMBERED_SECONDS
+        self._before = {job_id: before for job_id, before in self._before.items() if before[0] > forgotten}
         return {job_id: usage for job_id, usage in found.items() if usage.num_processes}
 
     def _measure(self, job_id: str, processes: list[psutil.Process], on_gpus: dict[int, int]) -> Usage:

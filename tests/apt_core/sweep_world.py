@@ -9,6 +9,7 @@ from pathlib import Path
 from apt_core.budget_file import read_budget
 from apt_core.config import canonical_name
 from apt_core.jobs import Job, JobReport, JobState
+from apt_core.jobs.retry import retry_arguments
 from apt_core.run_format import RUN_FILE, read_run_info, update_finished_run
 from apt_core.sweep_begin import Checked, begin
 from apt_core.sweep_format import Recorded, Sweep, read_recorded
@@ -83,6 +84,8 @@ class TrainingJobs:
         self.reports: dict[str, JobReport] = {}
         self.ends: dict[str, list[JobReport]] = {}
         """training -> how its next jobs end, where that is otherwise than well"""
+        self.printed = ""
+        """by every job, where a test says so"""
         self.frozen = False
         """whether everything stays as it is"""
         self.most_queued = 0
@@ -109,8 +112,12 @@ class TrainingJobs:
     def cancel(self, job_id: str) -> None:
         self.reports[job_id] = JobReport("cancelled")
 
+    def retry(self, job_id: str, halve_batch: bool = False) -> Job:
+        job = next(job for job in self.jobs if job.id == job_id)
+        return self.submit(retry_arguments(job, self.status(job_id), halve_batch=halve_batch), job.run_folder)
+
     def logs(self, job_id: str, last_lines: int = 200) -> str:
-        return f"log of {job_id}"
+        return self.printed or f"log of {job_id}"
 
     def waits(self, job: Job) -> bool:
         return self.reports[job.id].state in ("queued", "running")

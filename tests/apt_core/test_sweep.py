@@ -12,6 +12,7 @@ import pytest
 from apt_core.budget_file import BudgetFile, budget_text, read_budget
 from apt_core.errors import AptError
 from apt_core.jobs import JobReport
+from apt_core.memory import RAN_OUT
 from apt_core.run_format import read_run_info, update_finished_run
 from apt_core.sweep import MOST_QUEUED, MOST_TRIES, Outcome, drive
 from apt_core.sweep_format import Sweep, budget_path, read_recorded, read_sweep, write_sweep
@@ -153,7 +154,7 @@ def test_interrupted_run_is_resumed(world, record_run):
     update_finished_run(folder, status="running", pid=1, process_started=0.0)
     assert look(recorded, jobs)[0].state == "interrupted"
     assert driven(recorded, jobs).complete
-    assert jobs.of(FULL) == [["train", "--out", str(folder), "--resume"]]
+    assert jobs.of(FULL) == [["train", "--out", str(folder), "--resume", "--no-measure"]]  # as it had begun
 
 
 def test_empty_checkpoint_folder_of_a_training_that_was_ended_early_is_no_hindrance(world):
@@ -367,3 +368,36 @@ def test_files_of_a_sweep_are_not_read_through_links(world, tmp_path):
         path.unlink()
         (tmp_path / name).rename(path)
     read_recorded(recorded.folder)
+
+
+def test_training_that_ran_out_of_memory_is_tried_again_with_half_the_batch(world):
+    recorded, jobs = world(ONE, lengths=[1, 2, 3])
+    jobs.ends[FULL] = [JobReport("failed", exit_code=1)]
+    jobs.printed = f"error: {RAN_OUT} 16: half of it needs less."
+    assert states(driven(recorded, jobs))[FULL] == "failed"
+    assert driven(recorded, jobs, retry_failed=True).complete
+    first, again = jobs.of(FULL)
+    assert again == [*first, "--batch-size", "8", "--gradient-accumulation-steps", "2"]
+
+
+def test_interrupted_training_is_gone_on_with_unmeasured_where_the_spec_says_so(world, record_run):
+    recorded, jobs = world(ONE + "measure = false\nmemory-check = false\n", lengths=[1, 2, 3])
+    update_finished_run(record(record_run, recorded, recorded.plan[0]), status="interrupted")
+    assert driven(recorded, jobs).complete
+    assert jobs.of(FULL) == [
+        ["train", "--out", str(recorded.folder / FULL), "--resume", "--no-measure", "--no-memory-check"]
+    ]
+
+
+def test_jobs_are_known_through_a_link_to_the_folder_of_runs(world, tmp_path):
+    recorded, jobs = world(ONE, lengths=[1, 2, 3])
+    (tmp_path / "link").symlink_to(recorded.folder)
+    jobs.frozen = True
+    jobs.submit(["train"], tmp_path / "link" / FULL)
+    assert next(each.state for each in look(recorded, jobs)) == "queued"
+
+
+def test_complete_sweep_asks_no_cluster(world):
+    recorded, jobs = world(ONE, lengths=[1, 2, 3])
+    driven(recorded, jobs)
+    assert drive(recorded.folder, None).complete

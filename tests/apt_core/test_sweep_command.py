@@ -198,3 +198,19 @@ def test_backbone_that_suits_no_training_is_refused_in_its_words(backbone_folder
     copa = TaskData("copa", "multiple-choice", (), {})
     with pytest.raises(AptError, match=r"attention: got .*'decoder'.*accepted: .*encoder"):
         count_layers([Asked(str(backbone_folder), copa, AptConfig(attention=("decoder",)))])
+
+
+@pytest.mark.parametrize("slots", ["0", "5000"])
+def test_number_of_slots_is_refused_in_our_words(call, spec, tmp_path, slots):
+    code, _, error = call("sweep", str(spec), "--out", str(tmp_path / "grid"), "--slots", slots)
+    assert (code, error.count("\n")) == (2, 1)
+    assert f"slots: got {slots}; accepted: how many jobs may run at once on the processor, 1 to 1024" in error
+
+
+def test_gpu_is_refused_where_there_is_none_before_anything_is_written(call, spec, tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    spec.write_text(spec.read_text() + 'device = "cuda"\n')
+    code, _, error = call("sweep", str(spec), "--out", str(tmp_path / "grid"))
+    assert code == 2
+    assert "train of copa: device: got 'cuda'; accepted: auto or cpu. No GPU is visible here" in error
+    assert not (tmp_path / "grid").exists()

@@ -144,6 +144,8 @@ def test_spec_may_add_cells():
     check_extends(old, parse(GRID.replace("seeds = 3", "seeds = [4, 3, 2, 1]") + 'methods = ["uniform", "share"]'))
     check_extends(old, parse(GRID.replace("0.5", "0.5, 12") + "test = true"))
     check_extends(old, parse(GRID.replace('"copa"', '"copa", "rte"') + "[train.rte]\nepochs = 3"))
+    check_extends(old, parse(GRID + '[train]\ndevice = "cpu"\nmemory-check = false'))
+    check_extends(old, parse(GRID + "[train]\nbatch-size = 8\ngradient-accumulation-steps = 2"))
 
 
 @pytest.mark.parametrize(
@@ -155,6 +157,7 @@ def test_spec_may_add_cells():
         (GRID + 'methods = ["uniform"]', "methods: got"),
         (GRID.replace("0.01", "0.02"), r"learning_rates: got \[0.02\]; accepted: .* already for copa, \[0.01\]"),
         (GRID + "[train]\nepochs = 3", "train.epochs of copa: got 3; accepted: nothing, as before"),
+        (GRID + "[train]\nbatch-size = 8", "train.batch-size of copa: got 8; accepted: nothing, as before"),
         (GRID + "[train.pydoc-topic]\nepochs = 3", "train.epochs of pydoc-topic: got 3"),
     ],
 )

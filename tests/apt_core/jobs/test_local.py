@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -316,3 +317,26 @@ def test_waiting_supervisor_loads_neither_numpy_nor_pydantic():
         "import sys, apt_core.jobs.supervisor; print([name for name in ('numpy', 'pydantic') if name in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_looking_at_a_copy_of_the_folder_leaves_the_original_alone(jobs, tmp_path):
+    job = hanging(jobs, tmp_path / "run")
+    until(lambda: record_of(jobs, job).trainer_pid)
+    copied = LocalJobs(shutil.copytree(jobs.folder, tmp_path / "backup"))
+    assert copied.status(job.id) == "lost"
+    assert jobs.status(job.id) == "running"
+    assert len(marked_processes(job.id)) == 3  # supervisor, trainer and its child
+
+
+def test_running_job_can_be_cancelled_through_its_folder_alone(jobs, tmp_path):
+    """As from another machine, which cannot end its processes."""
+    job = hanging(jobs, tmp_path / "run")
+    (jobs.folder / job.id / CANCEL_FILE).touch()
+    until(lambda: record_of(jobs, job).state == "cancelled")
+    assert not marked_processes(job.id)
+
+
+def test_slots_name_the_job_that_has_them_also_to_other_folders(jobs, one_slot, tmp_path):
+    assert jobs.slots() == {"cpu-0": None, "cpu-1": None}
+    job = hanging(one_slot, tmp_path / "run")
+    assert jobs.slots() == {"cpu-0": jobs.folder.resolve() / job.id, "cpu-1": None}

@@ -33,6 +33,7 @@ def test_fetched_run_is_the_copy_and_a_newer_one_replaces_it(source, copy, tmp_p
     assert fetch_run(copy, folder)
     assert read_run_info(folder) == read_run_info(source)
     (folder / "old").write_text("")
+    (folder / "notes.json").write_text("mine")
     assert fetch_run(copy, folder)
     assert (folder / "old").exists()
     update_finished_run(source, status="finished", updated_at="2026-01-01T00:00:01+00:00")
@@ -41,6 +42,7 @@ def test_fetched_run_is_the_copy_and_a_newer_one_replaces_it(source, copy, tmp_p
     assert read_run_info(folder).status == "finished"
     assert [path.name for path in folder.parent.iterdir()] == ["run"]
     assert not (folder / "old").exists()
+    assert (folder / "notes.json").read_text() == "mine"
 
 
 def test_run_that_has_gone_further_here_stays(source, copy, tmp_path):

@@ -168,7 +168,7 @@ def test_command_retries_with_half_the_batch(tmp_path, monkeypatch, capsys):
 def test_retry_of_a_run_that_finished_or_still_trains_is_refused(tmp_path, record_run):
     folder = record_run(tmp_path / "run", steps=2)
     with pytest.raises(AptError, match="is finished; accepted: an interrupted run"):
-        retry_arguments(job(folder), "lost")
+        retry_arguments(job(folder, [*TRAIN, "--no-measure"]), "lost")
     update_finished_run(folder, status="running")  # by this process, which lives
     with pytest.raises(AptError, match="is running; accepted: an interrupted run"):
         retry_arguments(job(folder), "lost")
@@ -267,3 +267,22 @@ def test_folder_of_a_new_run_is_new_and_that_of_a_measured_run_is_there(tmp_path
 def test_device_is_what_is_typed_or_what_the_run_had(tmp_path, record_run, arguments, device):
     record_run(tmp_path / "run", steps=2, training={"device": "cpu"})
     assert device_of(arguments, tmp_path, tmp_path / "run") == device
+
+
+@pytest.mark.parametrize("flag", ["--no-memory-check", "--no-measure"])
+def test_retry_says_again_what_the_run_does_not_know(tmp_path, record_run, flag):
+    folder = record_run(tmp_path / "run", steps=2)
+    update_finished_run(folder, status="interrupted")
+    again = retry_arguments(job(folder, [*TRAIN, flag]), "cancelled")
+    assert again == ["train", "--out", str(folder), "--resume", flag]
+    assert retry_arguments(job(folder, again), "lost") == again
+
+
+def test_retry_measures_a_finished_run_that_was_yet_to_be_measured(tmp_path, record_run):
+    folder = record_run(tmp_path / "run", steps=2)
+    assert retry_arguments(job(folder), "lost") == ["measure", str(folder)]
+    with pytest.raises(AptError, match=r"whose run .* is finished"):
+        retry_arguments(job(folder), "lost", halve_batch=True)
+    (folder / "measures.json").write_text("{}")
+    with pytest.raises(AptError, match=r"whose run .* is finished"):
+        retry_arguments(job(folder), "lost")

@@ -76,7 +76,7 @@ def test_memory_is_that_of_all_processes_of_the_job(start):
     assert found["big"].gpu_bytes is None
 
 
-def test_processor_time_counts_from_the_measurement_before(start):
+def test_processor_time_counts_from_the_measurement_before(start, monkeypatch):
     busy = start("print(1, flush=True)\nwhile True: pass", "busy")
     start("print(1, flush=True); import time; time.sleep(600)", "idle")
     meter = Meter()
@@ -87,6 +87,7 @@ def test_processor_time_counts_from_the_measurement_before(start):
     second = meter.usages(["busy", "idle"])
     assert second["busy"].cpu_percent > 1
     assert second["idle"].cpu_percent < second["busy"].cpu_percent
+    monkeypatch.setattr(usage, "REMEMBERED_SECONDS", 0)
     meter.usages([])
     assert meter.usages(["busy"])["busy"].cpu_percent is None  # what was not measured meanwhile starts anew
 
@@ -127,3 +128,12 @@ def test_usage_loads_no_torch():
     project = Path(usage.__file__).parents[2]
     answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=project)
     assert answer.stdout == "False\n"
+
+
+def test_two_who_ask_for_different_jobs_both_get_their_processor_time(start):
+    for name in ("first", "second"):
+        start("print(1, flush=True)\nwhile True: pass", name)
+    meter = Meter()
+    for _ in range(2):
+        found = {name: meter.usages([name])[name].cpu_percent for name in ("first", "second")}
+    assert all(percent is not None for percent in found.values())
