@@ -77,12 +77,20 @@ def layer_sums(importance: list[list[float]]) -> np.ndarray:
 
 
 def layer_correlation(importance: list[list[float]], effects: Effects | None) -> Correlation | None:
-    """Importance of layers against their measured effects; None for fewer than two, if either is all equal or a
-    number is not finite."""
+    """Importance of layers against their measured effects, both per virtual token.
+
+    Layers with more tokens have more importance and more effect as a whole, whatever the importance is. Only per token
+    do the two say something of each other where lengths differ; where they do not, the order is the same.
+
+    Returns:
+        None for fewer than two layers, if either is all equal or a number is not finite.
+    """
     if effects is None:
         return None
-    numbers = layer_sums(importance)[effects.places]
-    return _correlation(numbers, effects, lambda: chance_of_order(numbers, effects.mean))
+    lengths = np.array([len(importance[place]) for place in effects.places])
+    numbers = layer_sums(importance)[effects.places] / lengths
+    each = effects._replace(mean=effects.mean / lengths, resampled=effects.resampled / lengths)
+    return _correlation(numbers, each, lambda: chance_of_order(numbers, each.mean))
 
 
 def token_correlation(importance: list[list[float]], effects: Effects | None) -> Correlation | None:

@@ -21,6 +21,7 @@ from analysis.agreement import (
 )
 from analysis.curves import score_curves
 from analysis.gate_sample import sample_gates
+from analysis.run_checks import check_lengths
 from analysis.runs import Run, find_runs
 from analysis.side_by_side import folded
 from analysis.stability import SeedAgreement, Stability, seed_agreement, stability
@@ -144,6 +145,7 @@ def audit_run(run: Run) -> Audit | None:
         measures = read_measures(run.folder, run.info.prefix_lengths)
     except AptFileNotFoundError:
         return None
+    check_lengths(run.info, run.gates.prefix_lengths)
     return audit(
         measures,
         run.gates,
@@ -163,6 +165,16 @@ def siblings_of(run: Run) -> list[Run]:
 def trained_by_command(info: RunInfo) -> bool:
     """Whether commands can measure and retrain a run: it says its task and training, unlike one of the Python API."""
     return bool(info.task and info.training)
+
+
+def not_retrainable(info: RunInfo, lengths: Sequence[int]) -> str:
+    """Why a run cannot be retrained with these lengths, a sentence; empty where it can."""
+    if info.apt_config.get("shift_positions") and len(set(lengths)) > 1:
+        return (
+            "This run counts virtual tokens as positions (--shift-positions), which takes equal lengths: it cannot be "
+            "retrained with these."
+        )
+    return ""
 
 
 def command_for_more(folder: Path, found: Audit) -> str:
@@ -209,12 +221,18 @@ def _weights_of(runs: Sequence[Run]) -> list[np.ndarray]:
     return found
 
 
-def _outdated(run: Run, measures: Measures) -> str:
+def measured_on_another(folder: Path, adapter_sha256: str) -> bool:
+    """Whether the adapter of a run is not, or is no longer, the one with this hash."""
     try:
-        now = _sha256(run.folder / ADAPTER_FOLDER / ADAPTER_FILE)
+        return _sha256(folder / ADAPTER_FOLDER / ADAPTER_FILE) != adapter_sha256
     except (AptError, OSError):
-        return "The adapter that was measured is gone or cannot be read: its measures cannot be relied on."
-    if now == measures.adapter_sha256:
+        return True
+
+
+def _outdated(run: Run, measures: Measures) -> str:
+    if not (run.folder / ADAPTER_FOLDER / ADAPTER_FILE).exists():
+        return "The adapter that was measured is gone: its measures cannot be relied on."
+    if not measured_on_another(run.folder, measures.adapter_sha256):
         return ""
     return (
         "The adapter has changed since it was measured: the numbers are about another one. Measure again: "
@@ -223,6 +241,11 @@ def _outdated(run: Run, measures: Measures) -> str:
 
 
 def _other_data(run: Run, measures: Measures) -> str:
+    if measures.split != "validation":
+        return (
+            f"The examples measured on are of the {measures.split} split: what is chosen by them cannot be confirmed "
+            "on them. Measure on validation."
+        )
     if measures.data_hash == run.info.data_hash:
         return ""
     return "The examples measured on are of other data than the run was trained on (their hashes differ)."

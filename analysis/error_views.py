@@ -178,6 +178,8 @@ def summary_table(view: View, groups: GroupTests, examples: Examples) -> pd.Data
                 "adjusted p": tests.adjusted[most],
             }
         )
+    if not rows:
+        return pd.DataFrame(columns=[view.group])
     table = pd.DataFrame(rows).astype({"clearest layer": "Int64"})
     return table if wrong else table.drop(columns="share wrong").rename(columns={"examples": "examples with a mistake"})
 

@@ -105,10 +105,8 @@ def group_differences(gates: np.ndarray, names: Sequence[str]) -> GroupTests:
 def against_mean(groups: GroupTests) -> GroupTests:
     """The same differences, to the mean over all examples, the group included: (1 - n / N) of that to the others."""
     share = (groups.counts[:, 1] / groups.counts.sum(axis=1).clip(min=1))[:, None]
-    tests = groups.tests
-    return groups._replace(
-        tests=tests._replace(value=tests.value * share, low=tests.low * share, high=tests.high * share)
-    )
+    scaled = {name: getattr(groups.tests, name) * share for name in ("value", "low", "high", "effect")}
+    return groups._replace(tests=groups.tests._replace(**scaled))
 
 
 def over_classes(gates: np.ndarray, names: Sequence[str]) -> LayerTests:

@@ -134,8 +134,11 @@ def pools(runs: Sequence[Run]) -> list[Pool]:
     for run in runs:
         info = run.info
         shots = info.training.get("shots")
-        sizes = [info.split_sizes.get(split, 0) for split in ("validation", "test")]
-        data = f"{shots} shots, {sizes[0]} to validate" if shots else f"data {info.data_hash or 'not named'}"
+        data = f"data {info.data_hash or 'not named'}"
+        if shots:
+            sizes = [info.split_sizes.get(split, 0) for split in ("validation", "test")]
+            named = "".join(f", {name} {value}" for name, value in sorted(info.data.items()))
+            data = f"{shots} shots, {sizes[0]} to validate, {sizes[1]} to test{named}"
         place = (cell(info.task) or "no task named", cell(info.model), cell(data), info.metric_name)
         found.setdefault(place, []).append(run)
     return sorted((Pool(*place, members) for place, members in found.items()), key=lambda pool: -len(pool.runs))

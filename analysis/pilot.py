@@ -94,6 +94,11 @@ class Pilot(Settings):
     budget: ChosenBudget | None = None
     """None: not settled yet"""
 
+    @property
+    def has_test(self) -> bool:
+        """Whether there is a test split, as far as is known."""
+        return not self.split_sizes or self.split_sizes.get("test", 0) > 0
+
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if self.task not in TASKS:

@@ -24,7 +24,12 @@ def caveats(pilot: Pilot, found: Look, decision: PilotDecision, audit: Audit | N
     if decision.split == "validation":
         said.append(
             "The numbers are from the validation split, which also chose each run's checkpoint: they flatter every "
-            "arm. Measure the test split once, after deciding."
+            "arm. "
+            + (
+                "Measure the test split once, after deciding."
+                if pilot.has_test
+                else "The data has no test split to confirm them on."
+            )
         )
     else:
         said.append("The numbers are from the test split, which chose nothing. A second look would make it less so.")

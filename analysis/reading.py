@@ -126,8 +126,8 @@ def _low_gates(gates: np.ndarray) -> list[Sentence]:
     low = int((gates < LOW_GATE).sum())
     return [
         Sentence(
-            f"{low:,} of {len(gates):,} token gates {'is' if low == 1 else 'are'} under {LOW_GATE}; they reach from "
-            f"{gates.min():.2f} to {gates.max():.2f}.",
+            f"{low:,} of {len(gates):,} token gates {'is' if low == 1 else 'are'} under {LOW_GATE}; all of them reach "
+            f"from {gates.min():.2f} to {gates.max():.2f}.",
             f"Token gates, averaged over the batch, as {LAST}; without the layer scale. A low gate says that little "
             "of the token is let through, not that the model would be as good without it.",
         )
@@ -143,8 +143,8 @@ def _scales(scales: np.ndarray, used: np.ndarray) -> list[Sentence]:
     low, high = int(values.argmin()), int(values.argmax())
     return [
         Sentence(
-            f"Layer scales reach from {values[low]:.2f} (layer {layers[low]}) to {values[high]:.2f} "
-            f"(layer {layers[high]}).",
+            f"Layer scales, without their sign, reach from {values[low]:.2f} (layer {layers[low]}) to "
+            f"{values[high]:.2f} (layer {layers[high]}).",
             f"|Layer scale| as {LAST}. Keys and values are both multiplied by it.",
         )
     ]
@@ -177,11 +177,12 @@ def _input_dependence(spread: np.ndarray) -> list[Sentence]:
         return []
     median = float(np.median(spread))
     definition = (
-        "The standard deviation of each token gate over the examples of a batch, at the last part of the steps; "
-        f"under {STATIC_STD} counts as little. It is 0 for static gates, and for batches of one example."
+        "The standard deviation of each token gate over the examples of a batch, at the last part of the steps (where "
+        f"every position has a gate of its own, over positions, too); under {STATIC_STD} counts as little. It is 0 for "
+        "static gates, and for batches of one example."
     )
     if median == 0:
-        return [Sentence("The gates do not differ from input to input.", definition)]
+        return [Sentence("The gates do not differ within a batch.", definition)]
     stated = f"median standard deviation over the batch {median:.2g}"
     if median < STATIC_STD:
         text = f"The gates differ little from input to input ({stated}): they act like static gates here."

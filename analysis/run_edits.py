@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from analysis.run_notes import changed_notes, read_notes, write_notes
-from analysis.runs import Run, find_runs
+from analysis.runs import Run, find_runs, is_sweep
 from apt_core.errors import AptError, AptFileExistsError, AptFileNotFoundError, AptValueError, bad_value
 from apt_core.run_format import RUN_FILE, update_finished_run
 
@@ -41,9 +41,10 @@ def save_notes(roots: Iterable[Path], folder: Path, **fields: object) -> None:
     """Changes ``tags``, ``notes`` or ``hidden`` of a run; the others stay.
 
     Raises:
-        AptError: if a value is not accepted, or the folder is not a run in ``roots``.
+        AptError: if a value is not accepted, or the folder is not a run in ``roots`` or in a sweep there.
     """
-    _check_place(roots, folder)
+    roots = list(roots)
+    _check_place([folder.parent] if in_sweep(roots, folder) else roots, folder)
     write_notes(folder, changed_notes(read_notes(folder), **fields))
 
 
@@ -134,14 +135,25 @@ def undo(roots: Iterable[Path], item: Trashed) -> Path:
     return target
 
 
-def empty_trash(roots: Iterable[Path]) -> int:
-    """Removes for good what was deleted, and says how many runs that were. Links are removed, not followed."""
-    items = trashed(roots)
+def empty_trash(roots: Iterable[Path], chosen: Iterable[Trashed]) -> int:
+    """Removes for good what was deleted, and says how many runs that were. Links are removed, not followed.
+
+    Args:
+        roots: folders of runs.
+        chosen: what is meant; what is not in the trash of ``roots`` is passed over.
+    """
+    wanted = set(chosen)
+    items = [item for item in trashed(roots) if item in wanted]
     for item in items:
         shutil.rmtree(item.folder)
         with contextlib.suppress(OSError):
             item.folder.parent.rmdir()
     return len(items)
+
+
+def in_sweep(roots: Iterable[Path], folder: Path) -> bool:
+    """Whether a run is one of a sweep that is directly in one of ``roots``."""
+    return folder.parent.parent in list(roots) and is_sweep(folder.parent)
 
 
 def check_name(name: str) -> None:

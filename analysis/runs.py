@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -26,7 +26,6 @@ from apt_core.run_format import (
 )
 from apt_core.sweep_format import SWEEP_FILE
 
-MAX_METRICS_BYTES = 256 * 2**20
 MAX_REASON = 600
 """characters of a reason that are kept"""
 _CACHED_RUNS = 4096
@@ -91,7 +90,7 @@ class Run:
         """The lines of ``metrics.jsonl``; none where there is no such file yet.
 
         Raises:
-            AptValueError: if it is damaged, no regular file or larger than ``MAX_METRICS_BYTES``.
+            AptValueError: if it is damaged, no regular file or too large.
         """
         path = self.folder / METRICS_FILE
         try:
@@ -100,8 +99,6 @@ class Run:
             return []
         if not stat.S_ISREG(found.st_mode):
             raise AptValueError(f"{path}: not a regular file; links and devices are not read.")
-        if found.st_size > MAX_METRICS_BYTES:
-            raise AptValueError(f"{path}: got {found.st_size} bytes; accepted: up to {MAX_METRICS_BYTES}.")
         try:
             rows = read_json_lines(path)
         except RecursionError as problem:
@@ -149,7 +146,7 @@ def find_runs(roots: Iterable[Path]) -> Found:
                 continue
             folder = root / entry.name
             found = "it is a link; links are not followed" if entry.is_symlink() else _look(folder)
-            if isinstance(found, str) and root in given and not entry.is_symlink() and _is_sweep(folder):
+            if isinstance(found, str) and root in given and not entry.is_symlink() and is_sweep(folder):
                 folders += [folder] if folder not in folders else []
             elif isinstance(found, str):
                 rejected.append(Rejected(folder, found))
@@ -180,7 +177,7 @@ def folders_holding(roots: Iterable[Path], *names: str) -> list[Path]:
     return found
 
 
-def _is_sweep(folder: Path) -> bool:
+def is_sweep(folder: Path) -> bool:
     """Whether it holds the runs of a sweep, and is none itself."""
     return (folder / SWEEP_FILE).is_file() and not (folder / RUN_FILE).exists()
 
@@ -226,7 +223,24 @@ def open_run(folder: Path) -> Run:
     return run
 
 
-def family_of(parent: Run, runs: Iterable[Run]) -> list[Run]:
-    """``parent`` and the runs that were made from it, oldest first."""
-    children = [run for run in runs if run.info.parent == parent.name and run.info.task == parent.info.task]
+def family_of(parent: Run, runs: Sequence[Run]) -> list[Run]:
+    """``parent`` and the runs that were made from it, oldest first.
+
+    Those beside it, and in other folders those of its task that can mean no other run of that name.
+    """
+    namesakes = any(run.name == parent.name and run.folder.parent != parent.folder.parent for run in runs)
+    children = [
+        run
+        for run in runs
+        if run.info.parent == parent.name
+        and run.info.task == parent.info.task
+        and (run.folder.parent == parent.folder.parent or not namesakes)
+    ]
     return [parent, *sorted(children, key=lambda run: run.info.created_at)]
+
+
+def parent_of(run: Run, runs: Sequence[Run]) -> Run | None:
+    """The run that one was made from; None if it was made from none, or that cannot be told."""
+    named = [other for other in runs if other.name == run.info.parent and other.info.task == run.info.task]
+    beside = [other for other in named if other.folder.parent == run.folder.parent]
+    return next(iter(beside or (named if len(named) == 1 else [])), None)

@@ -74,10 +74,13 @@ def settings_table(groups: Sequence[Group]) -> dict[str, list[str]]:
 def _identity(run: Run) -> dict[str, Any]:
     """What must be equal for two runs to differ only by seed."""
     info = run.info
-    few = info.training.get("shots")  # which examples are the few depends on the seed
+    data: object = info.data_hash
+    if info.training.get("shots"):  # which examples are the few depends on the seed; what they are drawn from does not
+        sizes = {split: count for split, count in info.split_sizes.items() if split != "train"}
+        data = [info.data, sizes]
     return {
         "settings": {name: value for name, value in _settings(run).items() if name not in ("seed", "parent")},
-        "data": "" if few else info.data_hash,
+        "data": data,
     }
 
 

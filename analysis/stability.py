@@ -17,7 +17,7 @@ from analysis.settling import MIN_STEPS
 class Stability(NamedTuple):
     """Rank correlations between means over parts of the recorded steps; None: cannot be said."""
 
-    layers: float | None  # gate mass of layers: third against last quarter
+    layers: float | None  # mean weight of layers: third against last quarter
     tokens: float | None  # weights of tokens: third against last quarter
     layers_within: float | None  # as layers: first against second half of the last quarter
     tokens_within: float | None
@@ -26,7 +26,7 @@ class Stability(NamedTuple):
 
 
 class SeedAgreement(NamedTuple):
-    """Rank correlation of the layers' gate mass between runs that differ only by seed."""
+    """Rank correlation of the layers' mean weights between runs that differ only by seed."""
 
     mean: float | None  # over all pairs of runs
     lowest: float | None
@@ -76,6 +76,10 @@ def _mean(weights: np.ndarray) -> np.ndarray:
 
 
 def _layers(weights: np.ndarray, others: np.ndarray) -> float | None:
-    """Between the layers that have tokens in both."""
-    both = [np.where(np.isfinite(each).any(axis=1), layer_mass(each), np.nan) for each in (weights, others)]
+    """Between the layers that have tokens in both, by mean weight: sums would repeat lengths that differ."""
+    counts = [np.isfinite(each).sum(axis=1) for each in (weights, others)]
+    both = [
+        np.divide(layer_mass(each), count, out=np.full(len(each), np.nan), where=count > 0)
+        for each, count in zip((weights, others), counts, strict=True)
+    ]
     return rank_correlation(*both)

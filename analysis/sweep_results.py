@@ -83,7 +83,7 @@ def cells_table(cells: Sequence[Cell], splits: Sequence[str]) -> pd.DataFrame:
                 for split in splits
                 for column, value in (
                     (split, cell.metric[split].mean),
-                    (f"{split} ±", cell.metric[split].half or None),  # 0: the same number again, which is no certainty
+                    (f"{split} ±", cell.metric[split].half),
                 )
             },
             f"minus uniform ({splits[-1]})": difference_text(cell, splits[-1]),

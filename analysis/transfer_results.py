@@ -49,7 +49,7 @@ def arms_table(found: Summary) -> pd.DataFrame:
         {
             "lengths of": arm,
             "mean": metric.mean,
-            "interval_half": metric.half or None,  # 0: the seeds gave the same number, which is no certainty
+            "interval_half": metric.half,
             "seeds": metric.count,
             "prefix_lengths": " ".join(map(str, lengths[0])) if len(lengths) == 1 else "drawn for each seed",
             "what": ARMS[arm],

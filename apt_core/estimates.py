@@ -16,7 +16,8 @@ class Estimate(NamedTuple):
     """A mean over runs."""
 
     mean: float | None  # None: not measured
-    half: float | None  # half length of the interval; None for fewer than two values
+    half: float | None
+    """half length of the interval; None where there is none: fewer than two values, or values that do not scatter"""
     count: int  # values
 
 
@@ -54,8 +55,8 @@ def estimate(values: Sequence[float | None]) -> Estimate:
     known = _known(values)
     if not known.size:
         return Estimate(None, None, 0)
-    if known.size == 1:
-        return Estimate(float(known[0]), None, 1)
+    if not _scatter(known):
+        return Estimate(float(known.mean()), None, known.size)
     error = known.std(ddof=1) / np.sqrt(known.size)
     return Estimate(float(known.mean()), float(reach(known.size - 1) * error), known.size)
 
@@ -95,8 +96,7 @@ def paired(values: Sequence[float | None], reference: Sequence[float | None]) ->
     known = _known([None if left is None or right is None else left - right for left, right in pairs])
     if not known.size:
         return None
-    found = estimate(known.tolist())
-    return Difference(float(known.mean()), found.half if _scatter(known) else None, known.size)
+    return Difference(*estimate(known.tolist()))
 
 
 def _scatter(*sides: np.ndarray) -> bool:

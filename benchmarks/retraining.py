@@ -157,7 +157,8 @@ def page(results: dict[str, Any]) -> str:
         "Full: the same number of virtual tokens in every layer. Pruned: fewer, shared out over the layers by the "
         "gates of the full run of the same seed (`share`, the paper's section 4.3). Uniform, random: the same total. "
         "Means over seeds with 95 % intervals (Student's t); *pruned minus ...* is paired by seed. The checkpoint is "
-        "the best one on validation, so validation flatters; test was measured once per run.",
+        "the best one on validation, so validation flatters; test was measured once per run. Intervals are not "
+        "corrected for there being several of them.",
     ]
     for task, entry in results.items():
         seeds = len({run["seed"] for run in entry["runs"]})

@@ -1,4 +1,4 @@
-"""``docs/benchmarks.md``, written from the JSON files in ``benchmarks/results``: speed, memory, run log, dashboard."""
+"""``docs/benchmarks.md``, written from the JSON files in ``benchmarks/results``: speed, run log, pages, sweeps."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "benchmarks" / "results"
 RESULTS = FOLDER / "speed.json"
 PAGE = ROOT / "docs" / "benchmarks.md"
-OTHERS = ("run_log", "dashboard", "live")
+OTHERS = ("run_log", "dashboard", "live", "sweep")
 HEAD = """# Benchmarks
 
 Written by `python -m benchmarks.speed` from `benchmarks/results/*.json`.
@@ -51,7 +51,7 @@ def page(results: dict[str, Any]) -> str:
         "COPA from start to finish": _copa,
     }
     blocks += [write(speed[name]) for name, write in beside.items() if name in speed]
-    others = {"run_log": _run_log, "dashboard": _dashboard, "live": _live}
+    others = {"run_log": _run_log, "dashboard": _dashboard, "live": _live, "sweep": _sweep}
     blocks += [write(results[name]) for name, write in others.items() if name in results]
     return "\n".join(blocks)
 
@@ -238,4 +238,18 @@ def _live(found: dict[str, Any]) -> str:
         f"From `python -m benchmarks.live`: {found['kills']} kills in {found['seconds']:.0f} s, at most "
         f"{found['most steps lost in a kill']} steps lost in one; {found['reads']:,} reads, "
         f"{len(found['torn or wrong reads'])} of them torn or wrong; {len(found['errors on pages'])} errors on pages.\n"
+    )
+
+
+def _sweep(found: dict[str, Any]) -> str:
+    first = found["sweeps"][0]
+    rows = [
+        [str(each["slots"]), f"{each['seconds of the command']:.0f}", f"{each['mean seconds of a training']:.0f}"]
+        for each in found["sweeps"]
+    ]
+    ratios = "; ".join(f"{name}: {ratio['seconds of the command']:.2f}" for name, ratio in found["ratios"].items())
+    return (
+        f"## Sweeps on several slots\n\nFrom `python -m benchmarks.sweep`: the same {first['trainings']} trainings, "
+        f"one thread each, {found['cores']} cores. Time of the whole command, {ratios}.\n\n"
+        + _table(["slots", "command (s)", "a training (s)"], rows)
     )

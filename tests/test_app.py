@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from streamlit.testing.v1 import AppTest
 from tests.app_pages import TIMEOUT, page, texts
 
 APP = Path(__file__).parent.parent / "app.py"
+PROJECT = Path(__file__).parents[1]
 PAGES_OF_A_RUN = ("gates", "budget", "compare", "evidence", "errors")
 
 
@@ -80,7 +82,10 @@ def test_gates_page_opens_the_run_of_the_link(folder, record_run):
     record_run(folder / "b", steps=3, created_at="2026-01-01T00:00:00+00:00")
     assert page("gates").selectbox[0].value == "runs/a"
     assert page("gates", run="runs/b").selectbox[0].value == "runs/b"
-    assert page("gates", run="runs/nonsense").selectbox[0].value == "runs/a"
+    app = page("gates", run="runs/nonsense")
+    assert app.selectbox[0].value == "runs/a"
+    assert "runs/nonsense is not in the chosen folders" in texts(app.warning)
+    assert not page("gates", run="runs/a").warning
 
 
 @pytest.mark.parametrize(
@@ -103,7 +108,7 @@ def test_damaged_gates_are_said_with_the_reason(folder, record_run, name):
 
 def test_gates_page_of_a_run_without_steps_says_so(folder, record_run):
     record_run(folder / "a", steps=0)
-    assert "No step of this run has been recorded yet" in texts(page("gates").info)
+    assert "No step of runs/a has been recorded yet" in texts(page("gates").info)
 
 
 @pytest.mark.parametrize("name", PAGES_OF_A_RUN)
@@ -177,3 +182,33 @@ def test_read_only_budget_page_shows_the_command_and_starts_nothing(folder, reco
 def test_budget_page_of_a_run_from_the_api_does_not_offer_retraining(folder, record_run):
     record_run(folder / "a", steps=5, task="")
     assert "through the Python API" in texts(page("budget").info)
+
+
+def test_no_control_of_one_page_has_the_name_of_anothers():
+    """The value of a control that is in the address goes along to the next page, whose control may not take it."""
+    places: dict[str, set[str]] = {}
+    for path in (PROJECT / "analysis" / "pages").glob("*.py"):
+        for call in (node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Call)):
+            named = {word.arg: word.value for word in call.keywords}
+            key = named.get("key")
+            if isinstance(key, ast.Constant) and {"bind", None} & set(named):
+                places.setdefault(key.value, set()).add(path.stem)
+    assert len(places) > 20
+    assert {key: pages for key, pages in places.items() if len(pages) > 1} == {}
+
+
+def test_wide_run_is_shown_after_the_page_of_runs(folder, record_run):
+    record_run(folder / "wide", steps=2, lengths=(70,) * 30)
+    script = """
+import streamlit as st
+from analysis.pages import gates, runs
+st.session_state["pages"] = None
+(runs if st.query_params.get("at") == "runs" else gates).show()
+"""
+    app = AppTest.from_string(script, default_timeout=TIMEOUT)
+    for place in ("runs", "gates", "runs", "gates"):
+        app.query_params["at"] = place
+        for _ in range(2):
+            app.run()
+            assert not app.exception, [each.value for each in app.exception]
+    assert app.get("plotly_chart")

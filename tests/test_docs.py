@@ -2,9 +2,32 @@
 
 from __future__ import annotations
 
+import re
+
+from docs import write_api
 from docs.write_structure import PAGE, structure
 
 
 def test_structure_is_what_the_files_say():
     """If this fails: ``python -m docs.write_structure``."""
     assert PAGE.read_text(encoding="utf-8") == structure()
+
+
+def test_python_api_is_what_the_docstrings_say():
+    """If this fails: ``python -m docs.write_api``."""
+    assert write_api.PAGE.read_text(encoding="utf-8") == write_api.api()
+
+
+def test_every_page_is_in_the_table_of_contents():
+    folder = PAGE.parent
+    contents = (folder / "README.md").read_text(encoding="utf-8")
+    assert {page.name for page in folder.glob("*.md")} - {"README.md"} == set(
+        re.findall(r"\]\(([\w-]+\.md)\)", contents)
+    )
+
+
+def test_links_between_pages_lead_somewhere():
+    for page in [*PAGE.parent.glob("*.md"), PAGE.parents[1] / "README.md"]:
+        text = page.read_text(encoding="utf-8")
+        for target in re.findall(r"\]\((?!https?:)([^)#\s]+)", text):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"

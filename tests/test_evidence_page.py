@@ -78,7 +78,9 @@ def test_verdict_stands_on_top_with_words_for_every_check(run):
 def test_shuffled_gates_are_refused_and_another_importance_is_named(folder, record_run):
     effects = layered_effects(1, num_tokens=16)
     measured(record_run(folder / "a"), simulate(effects, {"gate": shuffled(effects, 5)}))
-    assert "Do not follow the gates. Use" in texts(page("evidence").error)
+    said = texts(page("evidence").error)
+    assert "Do not follow the gates" in said
+    assert "Use norm-weighted gates" in said
 
 
 def test_curves_show_gates_reverse_and_random_and_switch_to_the_metric(run):

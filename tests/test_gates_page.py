@@ -28,7 +28,7 @@ def gates(**query: str | list[str]) -> AppTest:
     app = AppTest.from_string("from analysis.pages import gates\ngates.show()", default_timeout=TIMEOUT)
     for key, value in query.items():
         app.query_params[key] = value
-    return rerun(rerun(app))  # a browser asks again for the figures that come later
+    return rerun(rerun(app))  # a browser asks for the rest once the heatmap is drawn
 
 
 def figures(app: AppTest) -> dict[str, dict]:
@@ -106,7 +106,7 @@ def test_link_restores_the_whole_view(folder, record_run):
 
 def test_large_runs_have_range_sliders_that_cut_the_heatmap(folder, record_run):
     record_run(folder / "a", steps=2, lengths=(70,) * 30)
-    app = gates(layers=["3", "4"], columns=["65", "70"])
+    app = gates(layers_shown=["3", "4"], tokens_shown=["65", "70"])
     cells = figures(app)["Weight at step 2"]["data"][0]
     assert cells["z"]["shape"] == "2, 6"
     assert figures(app)["Weight at step 2"]["layout"]["xaxis"]["range"] == [64.5, 70.5]
@@ -228,3 +228,18 @@ def append(writer: RunWriter, first: int, last: int) -> None:
         gate = np.full((2, 2), 0.2 + 0.5 * step / 100)
         writer.append_gates(step, gate, np.full((2, 2), 0.01), np.ones(2))
     writer.flush_gates()
+
+
+def test_traces_of_another_run_are_its_own_unless_a_person_chose_them(folder, record_run):
+    record_run(folder / "long", steps=20, lengths=(16,) * 6, created_at="2026-02-01T00:00:00+00:00")
+    record_run(folder / "short", steps=20, lengths=(2, 2, 2, 2, 2, 2), created_at="2026-01-01T00:00:00+00:00", seed=7)
+    app = gates()
+    first = widget(app.multiselect, "tokens").value
+    rerun(widget(app.selectbox, "run").set_value("runs/short"))
+    second = widget(app.multiselect, "tokens").value
+    assert not app.warning
+    assert second != first
+    assert all(int(label.partition(".")[2]) <= 2 for label in second)
+    rerun(widget(app.multiselect, "tokens").set_value(["1.1", "2.2"]))
+    rerun(widget(app.selectbox, "run").set_value("runs/long"))
+    assert widget(app.multiselect, "tokens").value == ["1.1", "2.2"]

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from analysis.audit import Audit, audit_run, command_for_more
+from analysis.audit import Audit, audit_run, command_for_more, trained_by_command
 from analysis.runs import Run
 from analysis.verdict import ORDERS, THRESHOLDS
 from apt_core.errors import AptFileNotFoundError
@@ -21,7 +21,12 @@ def audit_command(
     debug: Annotated[bool, typer.Option("--debug", help="show the traceback of an error")] = False,
 ) -> None:
     """Say whether the gates of a run may be followed, with the numbers it rests on."""
-    found = audit_run(Run(run))
+    opened = Run(run)
+    found = audit_run(opened)
+    if found is None and not trained_by_command(opened.info):
+        raise AptFileNotFoundError(
+            f"{run}: not measured yet. It was made through the Python API: apt_core.measure.measure does it."
+        )
     if found is None:
         raise AptFileNotFoundError(
             f"{run}: not measured yet. 'python -m apt_core measure {shlex.quote(str(run))}' does it."

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from analysis.audit import audit_run, trained_by_command
+from analysis.audit import Audit, audit_run, not_retrainable, trained_by_command
+from analysis.budgets import uniform
 from analysis.budgets.known import budget_file, costs_of, measures_of
 from analysis.budgets.limits import LIMITS
 from analysis.budgets.methods import METHODS
@@ -19,6 +21,7 @@ from analysis.budgets.suggest import Ask, Evidence, Suggestion, suggest
 from analysis.budgets.weighing import EFFECT, layer_effect, measure_command
 from analysis.gate_stats import layer_mass
 from analysis.runs import Run, open_run
+from analysis.verdict import UNIFORM
 from apt_core.budget_file import write_budget
 from apt_core.command_line import say
 from apt_core.errors import AptValueError
@@ -112,7 +115,7 @@ def budget_command(
         print(json.dumps(file.model_dump(mode="json") | {"run": str(run)}))
     else:
         _print(opened, found, measures, audit.headline if audit else None)
-        _print_next(opened, lengths, out)
+        _print_next(opened, lengths, out, audit)
 
 
 def _limit(given: dict[str, Any]) -> tuple[str, float | Tolerance]:
@@ -147,9 +150,26 @@ def _print(run: Run, found: Suggestion, measures: Measures | None, headline: str
     print(f"\naudit: {headline}")
 
 
-def _print_next(run: Run, lengths: list[int], out: Path | None) -> None:
+def _print_next(run: Run, lengths: list[int], out: Path | None, audit: Audit | None) -> None:
+    """The command that retrains; where the audit advises against the gates, first what it advises."""
     if not trained_by_command(run.info):
         print("\nnext:\n  This run was made through the Python API: retrain it there with these lengths.")
         return
-    where = ["--budget", str(out)] if out else ["--prefix-lengths", ",".join(map(str, lengths))]
-    print(f"\nnext:\n  {shlex.join(['python', '-m', 'apt_core', 'retrain', str(run.folder), *where])}")
+    retrain = ["python", "-m", "apt_core", "retrain", str(run.folder)]
+    commands = [(retrain + (["--budget", str(out)] if out else ["--prefix-lengths", _text(lengths)]), "these lengths")]
+    if audit is not None and audit.use == UNIFORM:
+        even = uniform(sum(lengths), len(lengths)).prefix_lengths
+        commands.insert(0, ([*retrain, "--prefix-lengths", _text(even)], "uniform, as the audit says"))
+    elif audit is not None and audit.use != "gate":
+        again = ["python", "-m", "analysis", "budget", str(run.folder), "--total", str(sum(lengths))]
+        commands.insert(0, ([*again, "--importance", audit.use], "weights that the audit recommends"))
+    print("\nnext:")
+    for words, about in commands:
+        print(f"  {shlex.join(words)}" + (f"    # {about}" if len(commands) > 1 else ""))
+    problem = not_retrainable(run.info, lengths)
+    if problem:
+        print(f"\nnote: {problem}")
+
+
+def _text(lengths: Sequence[int]) -> str:
+    return ",".join(map(str, lengths))

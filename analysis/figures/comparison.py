@@ -72,7 +72,7 @@ def comparison_figure(data: Comparison) -> go.Figure:
         )
     )
     figure.update_xaxes(title=as_text(data.unit), rangemode="tozero", nticks=5)
-    figure.update_yaxes(autorange="reversed", automargin=True)
+    figure.update_yaxes(autorange="reversed", automargin=True, type="category")
     return styled(figure, as_text(title), height=130 + 40 * len(data.names)).update_layout(showlegend=False)
 
 

@@ -100,8 +100,6 @@ def _common(title: str, height: int) -> dict[str, Any]:
         "title": {"text": title, "x": 0, "xanchor": "left", "font": {"size": 16}},
         "height": height,
         "margin": {"l": 60, "r": 16, "t": 48, "b": 48},
-        "paper_bgcolor": "rgba(0,0,0,0)",  # the background is left to the page
-        "plot_bgcolor": "rgba(0,0,0,0)",
         "legend": {"orientation": "h", "y": -0.25, "x": 0},
         "hoverlabel": {"namelength": -1},
         "uirevision": "kept",

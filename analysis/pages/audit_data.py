@@ -9,7 +9,7 @@ from typing import NamedTuple
 import streamlit as st
 
 from analysis.agreement import Effects, layer_effects
-from analysis.audit import ADAPTER_FILE, Audit, audit_run, siblings_of
+from analysis.audit import ADAPTER_FILE, Audit, audit_run, siblings_of, trained_by_command
 from analysis.pages.context import plain
 from analysis.pages.gate_data import stamp_of
 from analysis.runs import Run
@@ -43,6 +43,9 @@ def audited(run: Run) -> Audited | None:
 
 def show_not_measured(run: Run) -> None:
     """The empty state: what measures a run."""
+    if not trained_by_command(run.info):
+        st.info("This run has not been measured. It was made through the Python API: apt_core.measure.measure does it.")
+        return
     st.info(
         "This run has not been measured, so there is no evidence for or against its gates. This measures what its "
         "virtual tokens are worth, in about the time of one training epoch and without changing the run:"

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import streamlit as st
 
-from analysis.audit import Audit
+from analysis.audit import Audit, not_retrainable
 from analysis.budgets import METHODS, uniform
 from analysis.budgets.known import budget_file, costs_of
 from analysis.budgets.suggest import Evidence, suggest
@@ -106,7 +106,7 @@ def _from_file(run: Run, found: BudgetFile, evidence: Evidence) -> Offer:
 
 def _suggested(run: Run, evidence: Evidence, audit: Audit | None) -> Offer | None:
     locks = budget_table.locks_of(run)
-    ask = budget_controls.ask(run, evidence.measures, evidence.costs, locks)
+    ask = budget_controls.ask(run, evidence.measures, evidence.costs, locks, audit.use if audit else "gate")
     try:
         found = suggest(ask, evidence)
     except AptError as problem:
@@ -136,6 +136,9 @@ def _decide(run: Run, offer: Offer, evidence: Evidence) -> None:
     if not total:
         st.error("Every layer has length 0: nothing but the task head would be trained.")
         return
+    problem = not_retrainable(run.info, lengths)
+    if problem:
+        st.warning(context.plain(problem))
     even = list(uniform(total, len(lengths)).prefix_lengths)
     cost_panel.show_costs(run, lengths)
     st.download_button(

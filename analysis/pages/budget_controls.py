@@ -22,8 +22,16 @@ COVERAGE, TOLERANCE = 90.0, 5.0
 UNITS = ("% of the full loss", "nats")
 
 
-def ask(run: Run, measures: Measures | None, costs: RunCosts | None, locks: Mapping[int, int]) -> Ask:
-    """What a person asks for; only what the run has the numbers for is offered."""
+def ask(run: Run, measures: Measures | None, costs: RunCosts | None, locks: Mapping[int, int], use: str) -> Ask:
+    """What a person asks for; only what the run has the numbers for is offered.
+
+    Args:
+        run: that is pruned.
+        measures: of it; None: it was not measured.
+        costs: of its virtual tokens; None: not known.
+        locks: layer, counted from 0 -> its length.
+        use: the importance that the audit recommends.
+    """
     anew = st.session_state.get(SHOWN_RUN, run.key) != run.key  # amounts were meant for another run
     st.session_state[SHOWN_RUN] = run.key
     method = _method(measures)
@@ -60,7 +68,7 @@ def ask(run: Run, measures: Measures | None, costs: RunCosts | None, locks: Mapp
         help="Every length is a multiple of it, but for locked layers: some kernels are faster with multiples of 8. "
         "Whether this model gains from it is not known here; measure it.",
     )
-    importance = _importance(measures) if METHODS[method].weighs == "importance" else None
+    importance = _importance(measures, use) if METHODS[method].weighs == "importance" else None
     if measures is None:
         st.caption(
             "Greedy and pareto, and weights other than the gates, need measures: `python -m apt_core measure RUN`."
@@ -82,13 +90,14 @@ def _method(measures: Measures | None) -> str:
     )
 
 
-def _importance(measures: Measures | None) -> str:
+def _importance(measures: Measures | None, use: str) -> str:
+    """At first what the audit recommends, where that is an importance."""
     offered = [DEFAULT_IMPORTANCE, *(name for name in IMPORTANCES if measures and name in measures.importance)]
     return context.choose(
         "Weight of a virtual token",
         list(dict.fromkeys(offered)),
         "importance",
-        DEFAULT_IMPORTANCE,
+        use if use in offered else DEFAULT_IMPORTANCE,
         help="; ".join(f"{name}: {IMPORTANCES[name]}" for name in offered)
         + ". Each is a guess at what a token is worth; the Evidence page holds them against measured effects.",
     )

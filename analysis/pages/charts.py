@@ -11,10 +11,10 @@ import streamlit as st
 from analysis.figures.theme import Figure, image_config
 
 IMAGE_FORMAT = "image_format"
-LATER = "later_figures"
-"""session state: "asked" while the browser draws the first figure of its first page, "sent" from then on"""
-PATIENCE_SECONDS = 5
-"""at the latest then they are sent: the first figure may be missing, as its data cannot be read"""
+FIRST_FIGURE = "first_figure"
+"""session state: "asked" while the browser draws the first figure of its first page, "drawn" from then on"""
+PATIENCE_SECONDS = 10
+"""at the latest then a page goes on: its first figure may be missing, as its data cannot be read"""
 _watch_first_figure = st.components.v2.component(
     "first_figure",
     js="""
@@ -45,26 +45,29 @@ def choose_image_format() -> None:
         )
 
 
-def send_later_figures() -> None:
-    """At the end of a page with ``later`` figures: once the browser has drawn the first one, they are sent, too.
+def first_figure_is_drawn() -> bool:
+    """Whether a page may go on below its first figure.
 
-    A browser shows nothing of several figures before it has drawn all; so a person sees the first one much sooner.
+    A browser shows nothing of a figure before it has made all that it was sent with it. Where the first page that it
+    opens ends there at first, a person sees the figure much sooner.
     """
-    if st.session_state.get(LATER) != "sent":
-        st.fragment(_send_later_figures, run_every=PATIENCE_SECONDS)()
+    return st.session_state.get(FIRST_FIGURE) == "drawn"
 
 
-def _send_later_figures() -> None:
+def wait_for_first_figure() -> None:
+    """In place of the rest of a page: once the browser has drawn the first figure, the page is run again."""
+    st.fragment(_wait_for_first_figure, run_every=PATIENCE_SECONDS)()
+
+
+def _wait_for_first_figure() -> None:
     watch = _watch_first_figure(key="first figure", on_drawn_change=lambda: None, height=1)
-    if watch.drawn or st.session_state.get(LATER) == "asked":
-        st.session_state[LATER] = "sent"
+    if watch.drawn or st.session_state.get(FIRST_FIGURE) == "asked":
+        st.session_state[FIRST_FIGURE] = "drawn"
         st.rerun()
-    st.session_state[LATER] = "asked"
+    st.session_state[FIRST_FIGURE] = "asked"
 
 
-def show_figure(
-    figure: Figure, key: str, name: str, numbers: Callable[[], pd.DataFrame], about: str = "", later: bool = False
-) -> None:
+def show_figure(figure: Figure, key: str, name: str, numbers: Callable[[], pd.DataFrame], about: str = "") -> None:
     """A figure, words about it, and its downloads.
 
     Args:
@@ -73,12 +76,8 @@ def show_figure(
         name: of the files, without ending.
         numbers: makes the table of what is drawn; called when it is downloaded.
         about: below the figure.
-        later: whether it leaves the browser time for what is above it; see ``send_later_figures``.
     """
-    if later and st.session_state.get(LATER) != "sent":
-        st.container(height=figure.layout.height, border=False)
-    else:
-        draw(figure, key, name)
+    draw(figure, key, name)
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
         st.caption(about or "The camera at the top right of the figure saves it as a picture.")
         show_downloads(key, name, numbers)

@@ -13,8 +13,8 @@ from analysis.figures.metric_against_parameters import metric_against_parameters
 from analysis.figures.prefix_lengths import PrefixLengths, prefix_lengths_figure
 from analysis.pages import context
 from analysis.pages.charts import choose_image_format, draw, show_downloads, show_figure
-from analysis.pages.gate_data import open_gates, whole_run
-from analysis.runs import Run, family_of
+from analysis.pages.gate_data import open_gates, weights_of
+from analysis.runs import Run, family_of, parent_of
 from analysis.side_by_side import (
     CONFIDENCE,
     PROFILES,
@@ -31,6 +31,7 @@ from apt_core.errors import AptError
 
 MAX_RUNS = 8
 COMPARED, FAMILY = "compared", "compared_family"
+DIFFERING = "metrics, which differ"
 
 
 def show() -> None:
@@ -46,7 +47,8 @@ def show() -> None:
     _warn(compared)
     groups = _fold(compared)
     bars = [_compared(group) for group in groups]
-    metric_name = compared[0].info.metric_name
+    names = {other.info.metric_name for other in compared}
+    metric_name = names.pop() if len(names) == 1 else DIFFERING
     columns = st.columns(2)
     for index, measure in enumerate(comparisons(bars, metric_name)):
         with columns[index % 2]:
@@ -83,7 +85,7 @@ def open_compare(keys: Sequence[str]) -> None:
 def _choose(run: Run) -> list[Run]:
     runs = context.found().runs
     by_key = {other.key: other for other in runs}
-    parent = next((other for other in runs if other.name == run.info.parent and other.info.task == run.info.task), run)
+    parent = parent_of(run, runs) or run
     family = [other.key for other in family_of(parent, runs)][:MAX_RUNS]
     if st.session_state.get(FAMILY, parent.key) != parent.key:  # another run was chosen above: its family is shown
         st.session_state[COMPARED] = family
@@ -161,7 +163,7 @@ def _profiles(groups: list[Group]) -> None:
     for index, group in enumerate(groups):
         found = [gates for run in group.runs if (gates := open_gates(run)) is not None]
         try:
-            weights = [whole_run(gates).weights for gates in found]
+            weights = [weights_of(gates) for gates in found]
         except (AptError, OSError) as problem:
             st.error(f"The gates of {context.plain(group.name)} cannot be read: {context.plain(problem)}")
             continue

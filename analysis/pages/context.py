@@ -134,6 +134,12 @@ def choose_run(label: str, key: str = "run") -> Run | None:
         show_no_runs()
         return None
     by_key = {run.key: run for run in runs}
+    wanted = st.session_state.get(key) or st.query_params.get(key)
+    if wanted and wanted not in by_key:
+        st.warning(
+            f"{plain(shown(wanted))} is not in the chosen folders: it was deleted or renamed, or its folder is not "
+            "chosen. This is the newest run."
+        )
     chosen = st.selectbox(label, list(by_key), key=key, bind="query-params", help="Newest first: folder/run.")
     return by_key[chosen]
 

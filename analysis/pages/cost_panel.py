@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
 import pandas as pd
 import streamlit as st
 
+from analysis.audit import measured_on_another, trained_by_command
 from analysis.budgets import uniform
 from analysis.costs import cost_of, costs_table
 from analysis.figures.quality_latency import (
@@ -91,12 +93,16 @@ def show_inference(run: Run) -> None:
     try:
         inference = read_inference(run.folder, run.info.prefix_lengths)
     except AptFileNotFoundError:
+        if not trained_by_command(run.info):
+            return
         st.info("How fast this run predicts with fewer virtual tokens has not been measured yet. This does it:")
-        st.code(f"python -m apt_core bench-inference {run.folder}", language="bash")
+        st.code(f"python -m apt_core bench-inference {shlex.quote(str(run.folder))}", language="bash")
         return
     except (AptError, OSError) as problem:
         st.error(f"The measurement of inference cannot be read: {context.plain(problem)}")
         return
+    if measured_on_another(run.folder, inference.adapter_sha256):
+        st.warning("The adapter has changed since this was measured: the numbers are about another one.")
     quality, reference = _choose(inference)
     table = inference_table(inference)
     show_figure(

@@ -6,6 +6,7 @@ import shlex
 
 import streamlit as st
 
+from analysis.audit import trained_by_command
 from analysis.error_prediction import FOLDS, MAX_EXAMPLES, REPEATS, comparison, verdict
 from analysis.error_views import (
     DIFFERENCE,
@@ -73,6 +74,9 @@ def show() -> None:
 def _show_no_predictions(run: Run) -> None:
     if run.status != "finished":
         st.info("This run has no predictions: they are written when training ends.")
+        return
+    if not trained_by_command(run.info):
+        st.info("This run has no predictions: it was made through the Python API, which writes none.")
         return
     st.info("This run has no predictions. This makes them:")
     words = ["python", "-m", "apt_core", "evaluate", str(run.folder), "--split", "validation"]

@@ -239,7 +239,7 @@ def _stability(audit: Audit) -> None:
         "measured against recorded",
         _number(audit.numbers["recorded_gates"]),
         help="Rank correlation of the gate mass on the measured examples with that recorded at the end of training, "
-        "which budgets rest on. It is lower where an earlier checkpoint was kept.",
+        "whose stability is judged. It is lower where an earlier checkpoint was kept.",
     )
     cells[3].metric(
         "weights moved by",

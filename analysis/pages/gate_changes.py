@@ -40,7 +40,6 @@ def show_settling(run: Run, whole: WholeRun) -> None:
         f"{done:,} of {total:,} weights settled; orange: not settled. Final value: the mean over the last tenth of the "
         f"steps. Settled: within {TOLERANCE:.0%} of it from that step on, and throughout that last tenth; "
         f"{whole.basis}. A settled gate has stopped moving; that does not say the training was long enough.",
-        later=True,
     )
 
 

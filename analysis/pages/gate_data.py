@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import streamlit as st
@@ -51,7 +51,6 @@ class WholeRun(NamedTuple):
     """What is known of a run from a look at its whole training."""
 
     basis: str
-    thinned: bool
     largest: dict[Quantity, float | None]
     smallest_positive: dict[Quantity, float | None]
     weights: np.ndarray  # [L, P] mean over the last tenth of all recorded steps
@@ -98,7 +97,7 @@ def open_gates(run: Run) -> Gates | None:
         st.error(f"The gates of {plain(run.key)} cannot be read: {plain(problem)}")
         return None
     if not len(known.steps):
-        st.info("No step of this run has been recorded yet. A running one shows here as soon as it has one.")
+        st.info(f"No step of {plain(run.key)} has been recorded yet. A running one shows here as soon as it has one.")
         return None
     return known
 
@@ -143,7 +142,6 @@ def _whole_run(folder: str, stamp: str, _gates: Gates) -> WholeRun:
     suggested = sorted({*heaviest, *few[: SUGGESTED_TOKENS - len(heaviest)]})
     return WholeRun(
         sample.basis,
-        sample.thinned,
         {name: largest(values) for name, values in series.items()},
         {name: smallest_positive(values) for name, values in series.items()},
         weights,
@@ -156,7 +154,7 @@ def _whole_run(folder: str, stamp: str, _gates: Gates) -> WholeRun:
 
 
 def weights_of(gates: Gates) -> np.ndarray:
-    """Weights [L, P] over the last tenth of all recorded steps, which budgets rest on.
+    """Weights [L, P] over the last tenth of all recorded steps, which budgets of runs that were not measured rest on.
 
     Raises:
         AptError: if the log cannot be read.
@@ -167,6 +165,24 @@ def weights_of(gates: Gates) -> np.ndarray:
 @st.cache_resource(max_entries=64, show_spinner="Reading the last tenth of the steps")
 def _weights(folder: str, stamp: str, _gates: Gates) -> np.ndarray:
     return final_weights(_gates.log)
+
+
+def metrics_of(run: Run) -> list[dict[str, Any]]:
+    """A run's training log, read once until it grows.
+
+    Raises:
+        AptError, OSError: as ``Run.metrics``.
+    """
+    try:
+        found = (run.folder / METRICS_FILE).lstat()
+    except FileNotFoundError:
+        return []
+    return _metrics(str(run.folder), (found.st_mtime_ns, found.st_size, found.st_ino), run)
+
+
+@st.cache_resource(max_entries=24, show_spinner=False)
+def _metrics(folder: str, stamp: tuple[int, ...], _run: Run) -> list[dict[str, Any]]:
+    return _run.metrics()
 
 
 def trace_of(gates: Gates, tokens: tuple[tuple[int, int], ...], name: Quantity) -> np.ndarray:

@@ -13,7 +13,7 @@ from analysis.figures.token_traces import TokenTraces, token_traces_figure
 from analysis.gate_stats import QUANTITIES, Quantity, batch_spread, layer_profile, not_finite, quantity
 from analysis.pages import context
 from analysis.pages.charts import show_figure
-from analysis.pages.gate_data import Gates, WholeRun, trace_of
+from analysis.pages.gate_data import Gates, WholeRun, metrics_of, trace_of
 from analysis.runs import Run
 from analysis.tables import cells_table, profile_table, traces_table
 from analysis.traces import AXES, axes_of, chosen_tokens, points_per_line, positions, smoothed, step_window, token_label
@@ -24,6 +24,8 @@ LARGE_LAYERS, LARGE_TOKENS = 24, 64
 MAX_TRACES = 12
 TRACES_AT_FIRST = 6
 SMOOTHING = {"none": 1, "10 steps": 10, "50 steps": 50, "200 steps": 200}
+TOKENS, TOKENS_OF = "tokens", "tokens_of"
+"""session state: virtual tokens whose traces are drawn; (run, those that are drawn at first)"""
 SHOW_HELP = (
     "weight: mean token gate x |layer scale|, what multiplies a virtual token's keys and values (eq. 4 of the paper). "
     "token gate: between 0 and 1, how far a token is let through, averaged over the batch. layer scale: one number "
@@ -101,9 +103,9 @@ def _choose_window(gates: Gates) -> Window:
     layers, tokens = (1, num_layers), (1, num_tokens)
     left, right = st.columns(2) if num_layers > LARGE_LAYERS or num_tokens > LARGE_TOKENS else (None, None)
     if num_layers > LARGE_LAYERS:
-        layers = left.slider("Layers shown", 1, num_layers, layers, key="layers", bind="query-params")
+        layers = left.slider("Layers shown", 1, num_layers, layers, key="layers_shown", bind="query-params")
     if num_tokens > LARGE_TOKENS:
-        tokens = right.slider("Virtual tokens shown", 1, num_tokens, tokens, key="columns", bind="query-params")
+        tokens = right.slider("Virtual tokens shown", 1, num_tokens, tokens, key="tokens_shown", bind="query-params")
     return Window((layers[0] - 1, layers[1]), (tokens[0] - 1, tokens[1]))
 
 
@@ -118,21 +120,22 @@ def show_profile(run: Run, view: View, row: GateRow) -> None:
         lambda: profile_table(row.step, profile),
         "SD: standard deviation. Over virtual tokens: how unlike a layer's tokens are. Over the batch: how unlike one "
         "token's gate is from example to example, averaged over the layer; it says nothing about other data.",
-        later=True,
     )
 
 
 def show_traces(run: Run, gates: Gates, whole: WholeRun, view: View, step: int) -> None:
     """Chosen virtual tokens over training."""
     heaviest = [token_label(*token) for token in whole.suggested]
+    at_first = [token_label(*token) for token in whole.heaviest[:TRACES_AT_FIRST]]
+    _forget_other_tokens(run, gates, at_first)
     labels = st.multiselect(
         "Virtual tokens (layer.token)",
         heaviest,
-        default=[token_label(*token) for token in whole.heaviest[:TRACES_AT_FIRST]],
+        default=at_first,
         max_selections=MAX_TRACES,
         accept_new_options=True,
         filter_mode="prefix",
-        key="tokens",
+        key=TOKENS,
         bind="query-params",
         help="Offered: the heaviest of each layer at the end. Any other can be typed, such as 5.12 for token 12 of "
         "layer 5.",
@@ -144,7 +147,7 @@ def show_traces(run: Run, gates: Gates, whole: WholeRun, view: View, step: int) 
             "1.1, with numbers that the run has."
         )
     try:
-        rows = run.metrics()
+        rows = metrics_of(run)
     except (AptError, OSError):
         rows = []  # said where the training curve would be
     with st.container(horizontal=True, vertical_alignment="bottom"):
@@ -192,8 +195,18 @@ def show_traces(run: Run, gates: Gates, whole: WholeRun, view: View, step: int) 
         f"{run.name}-{view.name}-traces",
         lambda: traces_table(gates.steps, series, names),
         about,
-        later=True,
     )
+
+
+def _forget_other_tokens(run: Run, gates: Gates, at_first: list[str]) -> None:
+    """When another run is shown, the tokens that a person chose stay, if it has them; the last run's own do not."""
+    before = st.session_state.get(TOKENS_OF)
+    st.session_state[TOKENS_OF] = (run.key, at_first)
+    if before is None or before[0] == run.key or TOKENS not in st.session_state:
+        return
+    labels = st.session_state[TOKENS]
+    if labels == before[1] or chosen_tokens(labels, gates.prefix_lengths).refused:
+        st.session_state[TOKENS] = at_first
 
 
 def _choose_steps(gates: Gates) -> tuple[int, int]:

@@ -6,14 +6,15 @@ import streamlit as st
 
 from analysis.figures.training_curve import training_curve, training_curve_figure
 from analysis.pages import context, gate_changes, gate_panels
-from analysis.pages.charts import choose_image_format, send_later_figures, show_figure
-from analysis.pages.gate_data import Gates, WholeRun, open_gates, row_at, state_of, whole_run
+from analysis.pages.charts import choose_image_format, first_figure_is_drawn, show_figure, wait_for_first_figure
+from analysis.pages.gate_data import Gates, WholeRun, metrics_of, open_gates, row_at, state_of, whole_run
 from analysis.pages.step_control import choose_step, frame_interval
 from analysis.runs import Run
 from analysis.tables import metrics_table
 from apt_core.errors import AptError
 
-REFRESH_SECONDS = 2
+REFRESH_SECONDS, IDLE_SECONDS = 2, 8
+"""between two looks at a run that trains, and at one that may be gone on with"""
 TABS = ("Settling", "Loss and metric")
 
 
@@ -24,8 +25,7 @@ def show() -> None:
         return
     choose_image_format()
     live = run.status == "running"
-    if live:
-        st.fragment(_watch, run_every=REFRESH_SECONDS)(run, state_of(run))
+    st.fragment(_watch, run_every=REFRESH_SECONDS if live else IDLE_SECONDS)(run, state_of(run))
     _facts(run, live)
     gates = open_gates(run)
     if gates is not None:
@@ -34,6 +34,9 @@ def show() -> None:
             _reading(whole)
             interval = frame_interval()
             st.fragment(_at_one_step, run_every=interval)(run, gates, whole, live, interval)
+            if not first_figure_is_drawn():
+                wait_for_first_figure()
+                return
             st.fragment(_whole_training)(run, whole)
         except (AptError, OSError) as problem:
             st.error(f"The gates of {context.plain(run.key)} cannot be read: {context.plain(problem)}")
@@ -42,7 +45,6 @@ def show() -> None:
         with made:
             st.code(run.info.command or "made through the Python API", language="bash")
             st.json(run.info.model_dump(exclude={"command"}), expanded=False)
-    send_later_figures()
 
 
 def _watch(run: Run, drawn: str) -> None:
@@ -103,6 +105,8 @@ def _at_one_step(run: Run, gates: Gates, whole: WholeRun, live: bool, interval: 
     try:
         row = row_at(gates, step)
         gate_panels.show_heatmap(run, gates, whole, view, row)
+        if not first_figure_is_drawn():
+            return
         left, right = st.columns(2)
         with left:
             gate_panels.show_profile(run, view, row)
@@ -129,7 +133,7 @@ def _whole_training(run: Run, whole: WholeRun) -> None:
 
 def _training(run: Run) -> None:
     try:
-        rows = run.metrics()
+        rows = metrics_of(run)
     except (AptError, OSError) as problem:
         st.error(context.plain(problem))
         return
@@ -138,5 +142,4 @@ def _training(run: Run) -> None:
         "training",
         f"{run.name}-training",
         lambda: metrics_table(rows),
-        later=True,
     )

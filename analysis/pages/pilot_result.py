@@ -98,6 +98,9 @@ def _test(place: Place, decision: PilotDecision) -> None:
     left = [run for run in runs if run.metric("test") is None]
     if not left or decision.split == "test":
         return
+    if not place.pilot.has_test:
+        st.caption("The data has no test split: what was decided on validation cannot be confirmed on examples unseen.")
+        return
     st.markdown("**Test split.** It chose nothing, so its numbers flatter nobody, as long as it is looked at once.")
     failed = [state for state in states if state not in (None, "finished")]
     if failed:

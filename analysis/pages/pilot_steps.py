@@ -160,6 +160,7 @@ def _propose(place: Place, run: Run) -> None:
     total = cells[0].number_input(
         "Virtual tokens to keep",
         min_value=1,
+        max_value=run.info.total_tokens,
         value=max(1, run.info.total_tokens * KEPT_PERCENT // 100),
         help=f"Over all layers; the full length has {run.info.total_tokens}. At the start: {KEPT_PERCENT} %.",
     )

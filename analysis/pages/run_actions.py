@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import streamlit as st
 
 from analysis.pages import context
 from analysis.pages.compare import MAX_RUNS, open_compare
-from analysis.run_edits import TRASH_FOLDER, Trashed, delete, empty_trash, rename, save_notes, trashed, undo
-from analysis.run_notes import MAX_NOTES, MAX_TAG, MAX_TAGS
+from analysis.run_edits import (
+    TRASH_FOLDER,
+    Trashed,
+    delete,
+    empty_trash,
+    in_sweep,
+    rename,
+    save_notes,
+    trashed,
+    undo,
+)
+from analysis.run_notes import MAX_NOTES, MAX_TAG, MAX_TAGS, read_notes
 from analysis.run_table import Entry, entries_of
 from analysis.runs import shown
-from apt_core.errors import AptError
+from apt_core.errors import AptError, AptValueError
 
 DIALOG = "runs_dialog"
-"""session state: ("edit", [folder]), ("delete", folders) or ("empty", []) while that dialog is open"""
+"""session state: ("edit", [folder]), ("delete", folders) or ("empty", what is in the trash) while it is open"""
 DELETED = "runs_deleted"
 """session state: the runs deleted last, for the Undo beside the words"""
+OF_SWEEP = "A sweep knows its runs by their folders: they are neither renamed nor deleted here."
 FAILED = "runs_failed"
 """session state: why the last action failed"""
 
@@ -39,6 +51,7 @@ def show_bar(bar: Any, chosen: list[Entry]) -> None:
 def _edit_buttons(bar: Any, chosen: list[Entry]) -> None:
     folders = [str(entry.run.folder) for entry in chosen]
     none, not_one = not chosen, len(chosen) != 1
+    of_sweep = any(in_sweep(context.roots(), entry.run.folder) for entry in chosen)
     if bar.button("Edit", icon=":material/edit:", disabled=not_one, help="Name, tags and notes of one run."):
         _open_dialog("edit", folders)
     hide = none or not all(entry.notes.hidden for entry in chosen)
@@ -48,7 +61,8 @@ def _edit_buttons(bar: Any, chosen: list[Entry]) -> None:
         for entry in chosen:
             _attempt(save_notes, entry.run.folder, hidden=hide)
         st.rerun()
-    if bar.button("Delete", icon=":material/delete:", disabled=none, help="Asks first, and can be undone."):
+    said = OF_SWEEP if of_sweep else "Asks first, and can be undone."
+    if bar.button("Delete", icon=":material/delete:", disabled=none or of_sweep, help=said):
         _open_dialog("delete", folders)
 
 
@@ -69,7 +83,7 @@ def show_dialog() -> None:
     elif kind == "delete" and chosen:
         _confirm_delete(chosen)
     elif kind == "empty":
-        _confirm_empty()
+        _confirm_empty(folders)
 
 
 def show_trash() -> None:
@@ -84,7 +98,7 @@ def show_trash() -> None:
             if st.button(f"Put back {name}", key=f"undo {item.folder}", icon=":material/undo:"):
                 _undo([item])
         if st.button("Empty trash", icon=":material/delete_forever:"):
-            _open_dialog("empty", [])
+            _open_dialog("empty", items)
 
 
 def _show_undo() -> None:
@@ -104,8 +118,8 @@ def _undo(items: list[Trashed]) -> None:
     st.rerun()
 
 
-def _open_dialog(kind: str, folders: list[str]) -> None:
-    st.session_state[DIALOG] = (kind, folders)
+def _open_dialog(kind: str, about: list[Any]) -> None:
+    st.session_state[DIALOG] = (kind, about)
     st.rerun()
 
 
@@ -129,13 +143,17 @@ def _edit(entry: Entry) -> None:
     if entry.problem:
         st.error(context.plain(entry.problem))
     known = {tag for other in entries_of(context.found().runs) for tag in other.notes.tags}
-    running = entry.status == "running"
+    running, of_sweep = entry.status == "running", in_sweep(context.roots(), run.folder)
     with st.form("edit", border=False):
         name = st.text_input(
             "Name",
             run.name,
-            disabled=running,
-            help="A run that runs cannot be renamed." if running else "Of the folder. Runs made from it are told.",
+            disabled=running or of_sweep,
+            help=OF_SWEEP
+            if of_sweep
+            else "A run that runs cannot be renamed."
+            if running
+            else "Of the folder. Runs made from it are told.",
         )
         tags = st.multiselect(
             "Tags",
@@ -156,8 +174,11 @@ def _edit(entry: Entry) -> None:
         return
     try:
         context.check_may_edit()
-        if (tuple(tags), text) != (notes.tags, notes.notes):
-            save_notes(context.roots(), run.folder, tags=[tag.strip() for tag in tags], notes=text)
+        changed = {"tags": tuple(tag.strip() for tag in tags), "notes": text}
+        changed = {field: value for field, value in changed.items() if value != getattr(notes, field)}
+        _check_unchanged(entry, changed)
+        if changed:
+            save_notes(context.roots(), run.folder, **changed)
         if name != run.name:
             rename(context.roots(), run.folder, name)
     except (AptError, OSError) as problem:
@@ -165,6 +186,20 @@ def _edit(entry: Entry) -> None:
         return
     _close_dialog()
     st.rerun()
+
+
+def _check_unchanged(entry: Entry, fields: Iterable[str]) -> None:
+    """Refuses to write over what somebody else has written since the dialog was opened.
+
+    Raises:
+        AptValueError: naming the field.
+    """
+    now = read_notes(entry.run.folder)
+    for field in fields:
+        if getattr(now, field) != getattr(entry.notes, field):
+            raise AptValueError(
+                f"{field}: somebody has changed them since this was opened. Copy yours, and open it again."
+            )
 
 
 @st.dialog("Delete runs?", icon=":material/delete:", on_dismiss=_close_dialog)
@@ -186,14 +221,14 @@ def _confirm_delete(chosen: list[Entry]) -> None:
 
 
 @st.dialog("Empty the trash?", icon=":material/delete_forever:", on_dismiss=_close_dialog)
-def _confirm_empty() -> None:
-    items = trashed(context.chosen_roots())
+def _confirm_empty(items: list[Trashed]) -> None:
+    """For what was in the trash when it was asked for: what somebody else deletes meanwhile is not meant."""
     st.markdown(f"Runs to be removed for good: {len(items)}. This cannot be undone.")
     with st.container(horizontal=True):
         if st.button("Remove for good", key="confirm", type="primary", icon=":material/delete_forever:"):
             try:
                 context.check_may_edit()
-                empty_trash(context.chosen_roots())
+                empty_trash(context.chosen_roots(), items)
             except (AptError, OSError) as problem:
                 st.session_state[FAILED] = context.plain(shown(problem))
             _close_dialog()

@@ -112,7 +112,7 @@ def described(measures: Measures, run: Path) -> list[str]:
         found = change(measures.full, point) if point else None
         effect = "-" if found is None else f"{found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
         columns = "  ".join(f"{shares[name][layer]:9.1%}" for name in names)
-        lines.append(f"{layer:5}  {length:6}  {columns}  {effect}")
+        lines.append(f"{layer + 1:5}  {length:6}  {columns}  {effect}")
     lines += ["", *(f"note: {note.replace('measure RUN', f'measure {folder}')}" for note in measures.notes)]
     return [*lines, "next:", f"  python -m analysis audit {folder}    # whether to follow the gates"]
 

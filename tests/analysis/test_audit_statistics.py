@@ -181,11 +181,11 @@ def test_stability_is_the_rank_correlation_of_quarter_means():
     found = stability(gate_sample(gates, scale))
     weights = gates * scale[..., None]
     third, fourth = weights[20:30].mean(axis=0), weights[30:].mean(axis=0)
-    layers = stats.spearmanr(np.nansum(third, axis=1), np.nansum(fourth, axis=1)).statistic
+    layers = stats.spearmanr(np.nanmean(third, axis=1), np.nanmean(fourth, axis=1)).statistic
     assert found.layers == pytest.approx(layers)
     assert found.tokens == pytest.approx(stats.spearmanr(third.ravel(), fourth.ravel(), nan_policy="omit").statistic)
     halves = weights[30:35].mean(axis=0), weights[35:].mean(axis=0)
-    within = stats.spearmanr(*(np.nansum(half, axis=1) for half in halves)).statistic
+    within = stats.spearmanr(*(np.nanmean(half, axis=1) for half in halves)).statistic
     assert found.layers_within == pytest.approx(within)
     change = np.abs(fourth - weights[0]) / weights[0]
     assert found.moved == pytest.approx(np.nanmean(change))

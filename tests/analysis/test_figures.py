@@ -226,3 +226,9 @@ def test_empty_input_gives_a_titled_figure_that_says_why(figure):
     assert not figure.data
     assert figure.layout.title.text
     assert figure.layout.annotations[0].text
+
+
+def test_names_that_look_like_numbers_stay_names():
+    bars = [ComparedRun(name, Estimate(0.5, None, 1), 10, 4, Estimate(1.0, None, 1)) for name in ("1", "2", "10")]
+    (first, *_) = comparisons(bars, "accuracy")
+    assert comparison_figure(first).layout.yaxis.type == "category"

@@ -49,8 +49,8 @@ def test_sentences_state_the_numbers_of_a_small_run():
     assert texts(sample(*constant(), (4, 2, 4))) == [
         "Upper layers 2 to 3 carry 79% of the gate mass, with 60% of the virtual tokens.",  # 1.5 / 1.9, 6 / 10
         "The 3 heaviest of 10 virtual tokens carry half of the gate mass; with equal weights it would take 5.",
-        "8 of 10 token gates are under 0.3; they reach from 0.10 to 0.60.",
-        "Layer scales reach from 0.50 (layer 3) to 2.00 (layer 2).",
+        "8 of 10 token gates are under 0.3; all of them reach from 0.10 to 0.60.",
+        "Layer scales, without their sign, reach from 0.50 (layer 3) to 2.00 (layer 2).",
         "Every layer settled, the last one (layer 1) at step 1; 10 of 10 weights settled.",
         "The gates differ little from input to input (median standard deviation over the batch 0.002): they act like "
         "static gates here.",

@@ -187,7 +187,8 @@ def test_empty_trash_removes_runs_but_not_what_they_link_to(root, tmp_path):
     (root / "a" / "link").symlink_to(tmp_path / "outside")
     delete([root], root / "a")
     (root / ".trash" / "planted").symlink_to(tmp_path / "outside")
-    assert empty_trash([root]) == 1
+    assert empty_trash([root], []) == 0
+    assert empty_trash([root], trashed([root])) == 1
     assert trashed([root]) == []
     assert (tmp_path / "outside" / "kept").exists()
 
@@ -228,3 +229,23 @@ def test_only_real_folders_directly_in_the_roots_are_touched(root, record_run, t
     assert outside.is_dir()
     assert inner.is_dir()
     assert not (outside / "notes.json").exists()
+
+
+def test_trash_is_emptied_of_what_was_listed_and_not_of_what_came_later(root, record_run):
+    first = delete([root], root / "a")
+    record_run(root / "b", steps=2)
+    later = delete([root], root / "b")
+    assert empty_trash([root], [first]) == 1
+    assert trashed([root]) == [later]
+
+
+def test_runs_of_a_sweep_take_notes_but_keep_their_place(root, record_run):
+    folder = record_run(root / "grid" / "c", steps=2)
+    (root / "grid" / "sweep.json").write_text("{}")
+    save_notes([root], folder, tags=["kept"])
+    assert read_notes(folder).tags == ("kept",)
+    for change in (lambda: delete([root], folder), lambda: rename([root], folder, "d")):
+        with pytest.raises(AptValueError, match="a run directly inside a folder of runs"):
+            change()
+    with pytest.raises(AptValueError, match="a run directly inside a folder of runs"):
+        save_notes([root / "elsewhere"], folder, tags=["x"])
