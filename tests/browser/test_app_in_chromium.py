@@ -26,6 +26,17 @@ def test_first_page_shows_runs_and_one_click_later_a_heatmap(page, address):
     assert re.sub(r"\s", "", shape) == "6,16"
 
 
+def test_no_browser_is_sent_anywhere_else(page, address):
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    for name in ("", "gates?run=runs%2Ffirst", "compare?run=runs%2Ffirst"):
+        page.goto(f"{address}/{name}")
+        page.wait_for_selector('[data-testid=stApp][data-test-script-state="notRunning"]')
+        expect(page.locator("h1").first).to_be_visible()
+    assert len(asked) > 50
+    assert {url for url in asked if not url.startswith((address, "data:", "blob:"))} == set()
+
+
 def test_slider_and_arrow_keys_go_step_by_step(page, address):
     page.goto(f"{address}/gates?run=runs%2Ffirst")
     page.wait_for_selector(HEATMAP)
