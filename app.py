@@ -20,10 +20,10 @@ def page(name: str) -> Callable[[], None]:
     return show
 
 
+# a named icon would be fetched by every browser from a server of Google's
 ICON = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 3 3">
 <path fill="#00224e" d="M0 0h3v3H0z"/><path fill="#7c7b78" d="M1 0h1v2H1zM2 2h1v1H2z"/>
 <path fill="#fee838" d="M2 0h1v2H2z"/></svg>"""
-"""a named one would be fetched by every browser from a server of Google's"""
 st.set_page_config(page_title="APT gate studio", page_icon=ICON, layout="wide")
 sections = {
     "Look": {
