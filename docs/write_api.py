@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+import sys
 import textwrap
 from importlib import import_module
 from pathlib import Path
@@ -56,7 +57,7 @@ def _signature(thing: object) -> str:
     """As a person would type it; nothing where it says nothing."""
     if inspect.isclass(thing) and (issubclass(thing, Exception) or _fields(thing)):
         return ""
-    words = re.sub(r"<[^>]*>", "...", str(inspect.signature(thing)))
+    words = re.sub(r"<[^>]*>", "...", str(inspect.signature(thing))).replace(repr(sys.executable), "sys.executable")
     words = re.sub(r"(: |-> )'([^']*)'", r"\1\2", words)  # annotations are kept as text
     return f" `{re.sub(r'self(, )?', '', words, count=1)}`" if words != "()" or inspect.isfunction(thing) else ""
 

@@ -16,8 +16,8 @@ import time
 from pathlib import Path
 
 from apt_core.errors import AptError, AptValueError
+from apt_core.jobs.log_file import why_killed
 from apt_core.jobs.process_tree import end_job
-from apt_core.jobs.ray_logs import WAS_KILLED
 from apt_core.jobs.report import GRACE_SECONDS
 from apt_core.jobs.run_copy import RunCopy
 from apt_core.processes import MARKER
@@ -53,7 +53,7 @@ def work(copy: RunCopy, name: str, every_seconds: float, command: list[str]) -> 
     code = _end(child) if stopped.is_set() else child.wait()
     end_job(os.environ[MARKER], GRACE_SECONDS)
     if code == -signal.SIGKILL and not stopped.is_set():
-        print(f"\n{WAS_KILLED}", file=sys.stderr, flush=True)
+        print(f"\nerror: {why_killed(['train'])}.", file=sys.stderr, flush=True)  # nothing else is copied
     if not _save(copy, run):
         print(f"\nerror: the run is in {run} on node {os.uname().nodename}.", file=sys.stderr)
         return 1

@@ -16,7 +16,7 @@ PILOT = Pilot(
     task="pydoc-topic",
     epochs=2,
     question="Will half do?",
-    split_sizes={"train": 144, "validation": 360},
+    split_sizes={"train": 144, "validation": 360, "test": 540},
     created_at="2026-03-01T00:00:00+00:00",
     budget=BUDGET,
 )

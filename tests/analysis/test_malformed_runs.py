@@ -85,6 +85,7 @@ def page(name: str, **query: str) -> AppTest:
     app = AppTest.from_string(f"from analysis.pages import {name}\n{name}.show()", default_timeout=TIMEOUT)
     for key, value in query.items():
         app.query_params[key] = value
+    app.session_state["first_figure"] = "drawn"  # a browser says so, and is sent the rest
     app.run()
     assert not app.exception, [element.value for element in app.exception]
     return app

@@ -155,7 +155,7 @@ def test_whole_sweep_prints_its_table_and_a_second_call_does_nothing(call, spec,
     result = json.loads(out)
     assert (result["complete"], result["stopped"], len(result["trainings"])) == (True, False, 6)
     share = next(cell for cell in result["cells"] if cell["method"] == "share")
-    assert share["validation"] == {"mean": 0.5, "half": 0.0, "count": 2}
+    assert share["validation"] == {"mean": 0.5, "half": None, "count": 2}
     assert share["against_uniform"]["validation"] == {"mean": 0.0, "low": None, "high": None}
     assert len(jobs.jobs) == submitted
 
