@@ -44,6 +44,9 @@ def main() -> None:
                 page.goto(f"{app.address}/{address}")
                 page.wait_for_selector("h1", timeout=60_000)
                 page.wait_for_timeout(SETTLED_MS)
+                if name == "gates":  # the rest of the page comes once its first figure is drawn
+                    page.wait_for_selector("[data-testid=stTabs]", timeout=60_000)
+                    page.wait_for_timeout(SETTLED_MS)
                 height = page.evaluate("document.querySelector('[data-testid=stMainBlockContainer]').scrollHeight")
                 page.set_viewport_size({"width": width, "height": min(max(int(height), 900), LONGEST_PX)})
                 page.wait_for_timeout(SETTLED_MS)
