@@ -4,9 +4,7 @@ Writes synthetic runs with the project's own writer (many small ones, a long one
 and measures from the browser: time to the first heatmap, a step of the slider (time until the server has answered, and
 what it sends), a change of page, and the memory of the app; then a slider step with eight sessions at once. How long
 the same browser takes for a page with nothing but one Plotly heatmap of the same size is measured in the same run: no
-page made with Streamlit can be faster. Both times are the page's own, from the start of its navigation to the frame
-after the one that the picture came in.
-
+page made with Streamlit can be faster. Both by the page's own clock, to the frame after that of the picture.
 A slider step is measured three ways: processor time of the server; from the browser's message to the end of the script
 (where both share the cores, the browser's drawing slows it); and from the key to the changed picture (with Streamlit's
 pause for further keys, and the drawing).
