@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from analysis.entities import entity_errors, type_outcomes
+from analysis.entities import ARROW, confusion_outcomes, entity_errors, type_outcomes
 from analysis.errors import (
     FALSE_DISCOVERIES,
     MIN_GROUP,
@@ -24,7 +24,6 @@ from analysis.examples import Examples, Kind
 
 DIFFERENCE = "difference of mean token gate"
 CORRELATION = "Spearman correlation (-1 to 1)"
-ARROW = " → "
 
 
 class View(NamedTuple):
@@ -54,6 +53,15 @@ VIEWS: dict[str, View] = {
         "Token gates: examples with a mistake in {name} minus those with all of {name} right",
         DIFFERENCE,
         "entity type",
+    ),
+    "entity confusion": View(
+        ("tags",),
+        lambda examples: against_mean(
+            outcome_differences(examples.gates, confusion_outcomes(examples.gold, examples.predicted))
+        ),
+        "Token gates: examples with {name} (gold" + ARROW + "predicted) minus the mean of all examples",
+        DIFFERENCE,
+        "gold" + ARROW + "predicted",
     ),
     "gold": View(
         ("class", "choice"),
@@ -127,6 +135,30 @@ def sentence(tests: LayerTests, unit: str) -> str:
     return f"Of {tested} layers tested, {said}. The clearest is layer {largest}: {size}."
 
 
+def tokens_sentence(tests: LayerTests, unit: str, num_tokens: int) -> str:
+    """What a comparison of single virtual tokens found, in words.
+
+    Args:
+        tests: of one group, [L * P], layer by layer.
+        num_tokens: P.
+    """
+    tested, counts = int(np.isfinite(tests.adjusted).sum()), differing(tests) - 1
+    if not tested:
+        return "No virtual token could be tested."
+    if not len(counts):
+        return f"No virtual token differs: the adjusted p-value is {FALSE_DISCOVERIES} or more in all {tested} tested."
+    layer, token = divmod(int(max(counts, key=lambda place: abs(tests.effect[place]))), num_tokens)
+    layers = sorted(set((counts // num_tokens + 1).tolist()))
+    where = f"layer {layers[0]}" if len(layers) == 1 else f"layers {', '.join(map(str, layers))}"
+    said = "differs" if len(counts) == 1 else "differ"
+    value, effect = tests.value[layer * num_tokens + token], tests.effect[layer * num_tokens + token]
+    size = f"a correlation of {value:+.2f}" if unit == CORRELATION else f"{value:+.2g}, {abs(effect):.2f} SD"
+    return (
+        f"Of {tested} virtual tokens tested, {len(counts)} {said} (dots), in {where}. The clearest is virtual token "
+        f"{token + 1} of layer {layer + 1}: {size}."
+    )
+
+
 def classes_sentence(tests: LayerTests) -> str:
     """Whether gates differ between any classes at all, in words; ``tests`` from ``over_classes``."""
     tested = int(np.isfinite(tests.adjusted).sum())
@@ -181,7 +213,9 @@ def summary_table(view: View, groups: GroupTests, examples: Examples) -> pd.Data
     if not rows:
         return pd.DataFrame(columns=[view.group])
     table = pd.DataFrame(rows).astype({"clearest layer": "Int64"})
-    return table if wrong else table.drop(columns="share wrong").rename(columns={"examples": "examples with a mistake"})
+    if view.group == "entity type":
+        table = table.rename(columns={"examples": "examples with a mistake"})
+    return table if wrong else table.drop(columns="share wrong")
 
 
 def entities_table(examples: Examples) -> pd.DataFrame:

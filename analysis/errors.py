@@ -18,6 +18,7 @@ FALSE_DISCOVERIES = 0.05
 """an adjusted p-value below it counts as a difference"""
 MIN_GROUP = 10
 """examples on each side; with fewer there is no number"""
+MAX_GROUPS = 500
 ROUNDING = 2e-6
 """gates are written with six decimals: a layer that varies by no more is the same for every example"""
 
@@ -94,12 +95,12 @@ def group_differences(gates: np.ndarray, names: Sequence[str]) -> GroupTests:
     """Mean gate of each name's examples minus that of all others, the largest group first.
 
     Args:
-        names: [N] such as the gold class of each example.
+        names: [N] such as the gold class of each example; of many the ``MAX_GROUPS`` most frequent are compared.
     """
     labels = np.array(names, dtype=object)
     found, counts = np.unique(labels.astype(str), return_counts=True)
-    order = np.lexsort((found, -counts))
-    return outcome_differences(gates, {name: (labels == name).astype(float) for name in found[order].tolist()})
+    order = np.lexsort((found, -counts))[:MAX_GROUPS]
+    return outcome_differences(gates, {name: (labels == name).astype(np.int8) for name in found[order].tolist()})
 
 
 def against_mean(groups: GroupTests) -> GroupTests:

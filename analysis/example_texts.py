@@ -36,7 +36,7 @@ def source_of(info: RunInfo, folder: str = "") -> DataSource:
     """
     if info.task not in TASKS:
         raise AptValueError(f"task: got {info.task!r}; accepted: {', '.join(TASKS)}. Texts are known for these only.")
-    source = DataSource(data_dir=info.data_dir, **info.data)
+    source = DataSource(**{**info.data, "data_dir": info.data_dir})
     if not folder or not TASKS[info.task].needs_data:
         return source
     place = Path(folder).expanduser()
@@ -46,6 +46,12 @@ def source_of(info: RunInfo, folder: str = "") -> DataSource:
         given = {name: getattr(source, name) for name in FILES}
         return source.moved(**{name: str(place / Path(file).name) for name, file in given.items() if file})
     return source.moved(dataset_name=str(place)) if source.dataset_name else source.moved(data_dir=str(place))
+
+
+def local_places(source: DataSource) -> list[str]:
+    """The files and folders of this machine that reading it opens, as they are named."""
+    names = ("data_dir", *FILES) if needs_network(source) else ("data_dir", "dataset_name", *FILES)
+    return [place for name in names if (place := getattr(source, name))]
 
 
 def place_of(source: DataSource) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -16,6 +17,8 @@ from apt_core.run_format import PREDICTIONS_FILE, RunInfo, read_json_lines
 
 Kind = Literal["class", "choice", "tags", "target"]
 """what is predicted: a class, one of several choices, a tag for every word, or a text's sub-words one after another"""
+OTHER_GATES = 2e-4
+"""difference of a layer's mean gate in two files that no rounding explains: token gates have three digits or more"""
 MAX_ID = 1_000
 """characters"""
 
@@ -89,6 +92,34 @@ def read_examples(folder: Path, info: RunInfo) -> Examples:
     )
 
 
+def with_token_gates(examples: Examples, places: Sequence[int], gates: np.ndarray) -> Examples:
+    """Some of the examples, with a gate per virtual token in place of one per layer.
+
+    Args:
+        places: [n] which, counted from 0.
+        gates: [n, L, P], NaN where a layer has no such token; becomes [n, L * P], layer by layer.
+
+    Raises:
+        AptValueError: if their means over a layer are not the gates of these examples.
+    """
+    with np.errstate(invalid="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of a layer without virtual tokens
+        apart = np.abs(np.nanmean(gates, axis=2, dtype=np.float64) - examples.gates[places])
+    if np.nanmax(apart, initial=0.0) > OTHER_GATES:
+        raise AptValueError(
+            "the token gates are not of these predictions: they were written with other data, or another adapter. "
+            "Remove predictions.jsonl, then 'evaluate --split validation --token-gates' writes both again."
+        )
+    return examples._replace(
+        ids=[examples.ids[place] for place in places],
+        gold=[examples.gold[place] for place in places],
+        predicted=[examples.predicted[place] for place in places],
+        error=examples.error[places],
+        loss=examples.loss[places],
+        gates=gates.reshape(len(gates), gates.shape[1] * gates.shape[2]).astype(np.float64),
+    )
+
+
 def names_of(answer: Any, kind: Kind) -> list[str]:
     """What a list can be filtered by: the class or the choice, or the types of the entities."""
     if kind == "target":
@@ -106,6 +137,9 @@ def _kind(row: _Row, info: RunInfo) -> Kind:
 
 def _misfit(row: _Row, kind: Kind, info: RunInfo) -> str | None:
     """What keeps a row from being one of this run's."""
+    tags = [tag for answer in (row.gold, row.predicted) if isinstance(answer, list) for tag in answer]
+    if not all(map(_is_text, tags)):
+        return "gold and predicted: got tags that are no Unicode text"
     if len(row.layer_gates) != info.num_layers:
         return f"layer_gates: got {len(row.layer_gates)} numbers; accepted: {info.num_layers}"
     if any(gate is not None and not (0 <= gate <= 1 or np.isnan(gate)) for gate in row.layer_gates):
@@ -120,6 +154,14 @@ def _misfit(row: _Row, kind: Kind, info: RunInfo) -> str | None:
     limit = len(info.labels) or MAX_ID
     fits = all(type(answer) is int and 0 <= answer < limit for answer in answers)
     return None if fits else f"gold and predicted: got {str(answers)[:80]}; accepted: numbers from 0 to {limit - 1}"
+
+
+def _is_text(words: str) -> bool:
+    try:
+        words.encode()
+    except UnicodeEncodeError:  # half of a pair of surrogates, which JSON can hold
+        return False
+    return True
 
 
 def _answers(rows: Sequence[_Row], kind: Kind, info: RunInfo) -> tuple[list[Any], list[Any]]:

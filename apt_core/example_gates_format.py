@@ -1,6 +1,6 @@
 """``token-gates-<split>.safetensors`` of a run: the token gates of single examples. No torch.
 
-Written by ``python -m apt_core evaluate RUN --split SPLIT --token-gates``; a page reads one example of it at a time.
+Written by ``python -m apt_core evaluate RUN --split SPLIT --token-gates``; a page reads the examples it needs.
 Axes: N examples, L layers, P virtual tokens of the longest prefix (NaN where a layer has fewer).
 
     mean[L, P]          float32, over the examples
@@ -45,13 +45,21 @@ class ExampleGates(NamedTuple):
         Raises:
             AptValueError: if the file was replaced or cut off meanwhile.
         """
-        row = np.empty(self.deviation.shape[1:], self.deviation.dtype)
+        return self.read_many(index, 1)[0]
+
+    def read_many(self, first: int, count: int) -> np.ndarray:
+        """The token gates [count, L, P] float32 of neighbours in the file.
+
+        Raises:
+            AptValueError: as ``read``.
+        """
+        rows = np.empty((count, *self.deviation.shape[1:]), self.deviation.dtype)
         try:
             with open_regular(self.path) as file:
-                read_into(file, self.deviation.offset + index * row.nbytes, bytes_of(row))
+                read_into(file, self.deviation.offset + first * prod(rows.shape[1:]) * rows.itemsize, bytes_of(rows))
         except OSError as problem:
             raise AptValueError(f"{self.path}: cannot be read ({problem}).") from problem
-        return self.mean + row.astype(np.float32)
+        return self.mean + rows.astype(np.float32)
 
 
 def example_gates_path(folder: Path, split: str) -> Path:

@@ -215,6 +215,33 @@ def test_token_gates_are_asked_for_and_shown_when_there(make):
     assert "The token gates cannot be read" in texts(page("errors", example="v-3").error)
 
 
+def test_differences_by_virtual_token_are_asked_for_and_shown_when_there(make):
+    run = make()
+    app = page("errors", by_token="true")
+    assert texts(app.code).count("--token-gates") == 2  # here, and below at the example
+    gates = np.random.default_rng(0).normal(0.5, 0.01, (60, LAYERS, 4)).astype(np.float32)
+    gates[::3, 0, 2] += 0.05
+    rows = [json.loads(line) for line in (run / "predictions.jsonl").read_text().splitlines()]
+    write_predictions(
+        run, [{**row, "layer_gates": means} for row, means in zip(rows, gates.mean(2).tolist(), strict=True)]
+    )
+    write_example_gates(run, "validation", [f"v-{place}" for place in range(60)], gates)
+    app = page("errors", by_token="true")
+    assert "Of 12 virtual tokens tested, 1 differs (dots), in layer 1." in texts(app.caption)
+    assert "virtual token 3 of layer 1" in texts(app.caption)
+    assert figures(app)[1] == "Token gates: wrong minus right examples"
+    app = page("errors", by_token="true", class_gates="confusion")
+    assert "(gold → predicted) minus the mean of all" in figures(app)[1]
+    write_example_gates(run, "validation", ["v-0", "v-6"], gates[[0, 6]])  # both red
+    app = page("errors", by_token="true", class_gates="gold", gold_group="green")
+    assert "None of the 2 examples whose token gates were written is of this group." in texts(app.info)
+    write_example_gates(run, "validation", ["v-0", "v-6"], gates[[1, 7]])
+    app = page("errors", by_token="true")
+    assert "the token gates are not of these predictions" in texts(app.error)
+    write_example_gates(run, "validation", ["other-0", "other-1"], gates[[1, 7]])
+    assert "None of the 0 examples" in texts(page("errors", by_token="true", class_gates="gold").info)
+
+
 def own_data(folder: Path) -> dict:
     folder.mkdir()
     for split in ("train", "validation"):
@@ -253,6 +280,18 @@ def test_read_only_page_takes_no_folder_of_the_visitor(make, tmp_path, monkeypat
     monkeypatch.setattr(sys, "argv", [*sys.argv, "--read-only"])
     app = page("errors", texts="true")
     assert not [box for box in app.text_input if box.label == "Data folder"]
+
+
+def test_dashboard_that_others_reach_reads_no_file_that_only_a_run_names(make, tmp_path, monkeypatch):
+    make(**own_data(tmp_path / "data"))
+    monkeypatch.setattr("analysis.pages.context.allowed_data", lambda: [tmp_path / "allowed"])
+    app = page("errors", texts="true")
+    assert "text" not in next(table.value for table in app.dataframe if "id" in table.value)
+    app = rerun(field(app.toggle, "Show the texts").set_value(True))
+    assert "the run's data: got" in texts(app.warning)
+    monkeypatch.setattr("analysis.pages.context.allowed_data", lambda: [tmp_path / "data"])
+    app = rerun(field(page("errors").toggle, "Show the texts").set_value(True))
+    assert "not available" not in texts(app.warning)
 
 
 def test_run_of_an_unknown_task_says_that_there_are_no_texts(make):

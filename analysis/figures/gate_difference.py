@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import plotly.graph_objects as go
 
-from analysis.figures.theme import DIVERGING, as_text, drawn, empty_figure
+from analysis.figures.theme import DIVERGING, NOTHING, as_text, drawn, empty_figure
 from analysis.gate_stats import QUANTITIES, Quantity, finite
 
 
@@ -18,6 +18,7 @@ class GateDifference(NamedTuple):
     reach: float  # the colour scale goes from -reach to reach
     unit: str
     title: str
+    marked: np.ndarray | None = None  # [L, P] of bool: cells with a dot, such as those that pass a test
 
 
 def gate_difference(values: np.ndarray, name: Quantity, shown: str, reference: str) -> GateDifference:
@@ -52,11 +53,26 @@ def gate_difference_figure(data: GateDifference) -> go.Figure:
         "hovertemplate": "layer %{y}, virtual token %{x}<br>%{z:+.4g}<extra></extra>",
         "hoverongaps": False,
     }
+    traces = [cells]
+    if data.marked is not None and data.marked.any():
+        layer, token = np.nonzero(data.marked)
+        traces.append(
+            {
+                "type": "scatter",
+                "x": (token + 1).astype(np.int32),
+                "y": (layer + 1).astype(np.int32),
+                "mode": "markers",
+                "marker": {"size": 5, "color": "#000", "line": {"color": "#fff", "width": 1}},
+                "hoverinfo": "skip",
+                "showlegend": False,
+            }
+        )
     bare = {"showgrid": False, "zeroline": False}
     return drawn(
-        [cells],
+        traces,
         as_text(data.title),
         min(640, max(300, 150 + 24 * num_layers)),
         {"title": "virtual token", "constrain": "domain"} | bare,
         {"title": "layer (1: nearest the input)"} | bare,
+        plot_bgcolor=NOTHING,
     )

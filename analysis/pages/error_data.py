@@ -14,7 +14,7 @@ from analysis.error_prediction import Prediction, answer_features, predict_error
 from analysis.error_views import VIEWS, entities_table
 from analysis.errors import GroupTests, LayerTests, over_classes
 from analysis.example_texts import SPLIT, Texts, load_texts
-from analysis.examples import Examples, read_examples
+from analysis.examples import Examples, read_examples, with_token_gates
 from analysis.runs import Run
 from apt_core.errors import AptFileNotFoundError
 from apt_core.example_gates_format import ExampleGates, example_gates_path, open_example_gates
@@ -25,12 +25,24 @@ TEXTS_KEPT = "10m"
 """how long texts are kept in memory; then the data is read again, which may have changed"""
 
 
+MAX_TOKEN_GATES = 4_000_000
+"""values that are compared by virtual token: the first examples that fit, 2,604 of 24 layers x 64 virtual tokens"""
+
+
 class Predicted(NamedTuple):
     """The examples of a run as they were at a moment."""
 
     key: tuple[str, int, int]
     """folder, and what changes whenever the file does"""
     examples: Examples
+
+
+class TokenTests(NamedTuple):
+    """The numbers of a view for every virtual token."""
+
+    groups: GroupTests
+    """tests: [G, L * P], layer by layer"""
+    num_examples: int
 
 
 def predicted(run: Run) -> Predicted:
@@ -116,14 +128,37 @@ def token_gates_of(run: Run) -> ExampleGates:
         AptError: if they were not written, or cannot be read.
         OSError: if the folder may not be looked into.
     """
+    return _token_gates(_token_gates_key(run), tuple(run.info.prefix_lengths))
+
+
+def token_tests_of(run: Run, data: Predicted, view: str, gates: ExampleGates) -> TokenTests:
+    """The numbers of one view for every virtual token.
+
+    Raises:
+        AptError: if the token gates are gone or cannot be read.
+    """
+    return _token_tests((*data.key, *_token_gates_key(run)), view, data.examples, gates)
+
+
+def _token_gates_key(run: Run) -> tuple[str, int, int]:
     path = example_gates_path(run.folder, SPLIT)
     try:
         found = os.lstat(path)
     except FileNotFoundError as problem:
         raise AptFileNotFoundError(f"{path}: not written yet.") from problem
-    return _token_gates(str(run.folder), found.st_mtime_ns, found.st_size, tuple(run.info.prefix_lengths))
+    return str(run.folder), found.st_mtime_ns, found.st_size
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)
-def _token_gates(folder: str, changed: int, size: int, lengths: tuple[int, ...]) -> ExampleGates:
-    return open_example_gates(Path(folder), SPLIT, lengths)
+def _token_gates(key: tuple[str, int, int], lengths: tuple[int, ...]) -> ExampleGates:
+    return open_example_gates(Path(key[0]), SPLIT, lengths)
+
+
+@st.cache_resource(max_entries=8, show_spinner="Comparing token gates")
+def _token_tests(key: tuple[str | int, ...], view: str, _examples: Examples, _gates: ExampleGates) -> TokenTests:
+    places = {name: place for place, name in enumerate(_examples.ids)}
+    ids = _gates.ids[: MAX_TOKEN_GATES // max(1, _gates.mean.size)]
+    rows = [row for row, name in enumerate(ids) if name in places]
+    gates = _gates.read_many(0, len(ids))[rows]
+    chosen = with_token_gates(_examples, [places[ids[row]] for row in rows], gates)
+    return TokenTests(VIEWS[view].tests(chosen), len(rows))

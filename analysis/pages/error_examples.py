@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import streamlit as st
 
 from analysis.example_list import IN_ORDER, PER_PAGE, Wanted, answers, choose, list_table, orders
-from analysis.example_texts import SPLIT, entity_rows, needs_network, place_of, source_of, whole_text
+from analysis.example_texts import entity_rows, local_places, needs_network, place_of, source_of, whole_text
 from analysis.examples import Examples
 from analysis.figures.example_profile import example_profile, example_profile_figure
 from analysis.figures.gate_difference import GateDifference, gate_difference_figure
@@ -19,11 +19,13 @@ from analysis.figures.heatmap import Heatmap, heatmap_figure
 from analysis.inputs import data_place
 from analysis.pages import context
 from analysis.pages.charts import show_downloads, show_figure
-from analysis.pages.error_data import Predicted, texts_of, token_gates_of
+from analysis.pages.error_data import Predicted, texts_of
+from analysis.pages.error_tokens import token_gates_or_command
 from analysis.runs import Run
 from analysis.tables import cells_table
-from apt_core.errors import AptError, AptFileNotFoundError
+from apt_core.errors import AptError, AptValueError
 from apt_core.tasks.base import Example
+from apt_core.tasks.source import DataSource
 
 EXAMPLE, LIST, PAGE = "example", "examples", "page"
 ANY = "any"
@@ -109,7 +111,7 @@ def _texts(run: Run) -> dict[str, Example]:
         wanted = st.toggle(
             "Show the texts",
             key="texts",
-            bind="query-params",
+            bind=None if context.allowed_data() is not None else "query-params",  # no link makes a server read files
             help="A run keeps no text of its data. It is read from where the data is, now, and not written anywhere.",
         )
         if not wanted:
@@ -118,7 +120,10 @@ def _texts(run: Run) -> dict[str, Example]:
         if run.info.data_dir or run.info.data:
             folder = _data_folder()
     try:
-        source = source_of(run.info, str(data_place(folder, context.allowed_data())) if folder else "")
+        allowed = context.allowed_data()
+        source = source_of(run.info, str(data_place(folder, allowed)) if folder else "")
+        if allowed is not None:
+            _check_place(source, allowed)
         st.caption(context.plain(f"From {place_of(source) or 'the task built in'}{_far(needs_network(source))}."))
         found = texts_of(run, source)
     except (AptError, OSError) as problem:
@@ -130,6 +135,18 @@ def _texts(run: Run) -> dict[str, Example]:
     if not found.same_data:
         st.warning("This is not the data that the run was trained on: texts may belong to other examples.")
     return found.by_id
+
+
+def _check_place(source: DataSource, allowed: Sequence[Path]) -> None:
+    """Of a dashboard that others reach: a run's folder may name any file, and was perhaps written by somebody else.
+
+    Raises:
+        AptError: if the data is elsewhere than in the folders that the app was started with.
+    """
+    for place in local_places(source):
+        data_place(place, allowed, "the run's data")
+    if needs_network(source) and not context.may_edit():
+        raise AptValueError("the run's data is on the Hugging Face Hub; it is fetched for editors only.")
 
 
 def _data_folder() -> str:
@@ -194,18 +211,15 @@ def _text(example: Example, examples: Examples, place: int) -> None:
 
 
 def _token_gates(run: Run, name: str) -> None:
-    try:
-        found = token_gates_of(run)
-        if name not in found.ids:
-            st.info("The token gates of this example were not written: only the first examples that fit are.")
-            return
-        gates = found.read(found.ids.index(name))
-    except AptFileNotFoundError:
-        st.info("The gate of every virtual token for single examples is written on demand:")
-        words = ["python", "-m", "apt_core", "evaluate", str(run.folder), "--split", SPLIT, "--token-gates"]
-        st.code(shlex.join(words), language="bash", wrap_lines=True)
+    found = token_gates_or_command(run)
+    if found is None:
         return
-    except (AptError, OSError) as problem:
+    if name not in found.ids:
+        st.info("The token gates of this example were not written: only the first examples that fit are.")
+        return
+    try:
+        gates = found.read(found.ids.index(name))
+    except AptError as problem:
         st.error(f"The token gates cannot be read: {context.plain(problem)}")
         return
     difference = (gates - found.mean).astype(np.float32)

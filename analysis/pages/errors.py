@@ -25,6 +25,7 @@ from analysis.pages import context
 from analysis.pages.charts import choose_image_format, show_downloads, show_figure
 from analysis.pages.error_data import Predicted, classes_of, entities_of, predicted, predictions_of, tests_of
 from analysis.pages.error_examples import show_examples
+from analysis.pages.error_tokens import show_token_contrast
 from analysis.runs import Run
 from apt_core.errors import AptError, AptFileNotFoundError
 
@@ -39,6 +40,10 @@ CORRELATION_HELP = (
     f"Points: Spearman's rank correlation. Bars: its {CONFIDENCE:.0%} interval (Fisher). Filled: the p-value, "
     f"corrected for the number of tests (Benjamini and Hochberg), is below {FALSE_DISCOVERIES}. A correlation sees "
     "rising and falling only, and does not say why. A layer whose gate is the same for every example is not tested."
+)
+TOKENS_HELP = (
+    "The same comparison for every virtual token of every layer, as a heatmap. It needs each example's token gates, "
+    "which a command writes on demand."
 )
 VERDICT_HELP = (
     f"Logistic regression on the gates of all layers, tried on examples it was not fitted to ({FOLDS} folds, {REPEATS} "
@@ -65,7 +70,7 @@ def show() -> None:
         return
     _facts(data)
     _verdict(data)
-    _compare(data)
+    _compare(run, data)
     if data.examples.kind == "tags":
         _entity_types(data)
     show_examples(run, data)
@@ -114,7 +119,7 @@ def _verdict(data: Predicted) -> None:
         st.caption(beside)
 
 
-def _compare(data: Predicted) -> None:
+def _compare(run: Run, data: Predicted) -> None:
     offered = [name for name, view in VIEWS.items() if data.examples.kind in view.kinds]
     chosen = context.choose("Gates by", offered, f"{data.examples.kind}_gates", offered[0])
     view, groups = VIEWS[chosen], tests_of(data, chosen)
@@ -132,6 +137,8 @@ def _compare(data: Predicted) -> None:
             lambda: groups_table(groups),
             f"{sentence(tests, view.unit)} {sizes}",
         )
+        if st.toggle("By virtual token", key="by_token", bind="query-params", help=TOKENS_HELP):
+            show_token_contrast(run, data, chosen, groups.names[index])
     st.caption(DIFFERENCE_HELP if view.unit == DIFFERENCE else CORRELATION_HELP)
     if view.group:
         _groups(data, chosen, view, groups)

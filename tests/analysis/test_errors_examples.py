@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from seqeval.metrics import classification_report
 from seqeval.scheme import IOB2
 
-from analysis.entities import entity_errors, spans, type_outcomes
+from analysis.entities import MAX_NAMES, confusion_outcomes, entity_errors, spans, type_outcomes
 from analysis.error_views import (
     VIEWS,
     classes_sentence,
@@ -23,11 +23,12 @@ from analysis.error_views import (
     groups_with_numbers,
     sentence,
     summary_table,
+    tokens_sentence,
     untested_note,
 )
-from analysis.errors import over_classes
+from analysis.errors import MAX_GROUPS, group_differences, over_classes
 from analysis.example_list import Wanted, answers, choose, list_table, orders
-from analysis.examples import Examples, read_examples
+from analysis.examples import Examples, read_examples, with_token_gates
 from analysis.figures.example_profile import example_profile, example_profile_figure
 from analysis.figures.layer_contrast import LayerContrast, layer_contrast_figure
 from apt_core.errors import AptFileNotFoundError, AptValueError
@@ -104,6 +105,24 @@ def test_tags_and_targets_that_contradict_themselves_are_refused(tmp_path):
         read_examples(written(tmp_path, {"id": "v", "tokens": 1, "right": 3, "layer_gates": [0.1, 0.2]}), INFO)
 
 
+def test_text_that_is_none_is_refused_before_it_is_drawn(tmp_path):
+    tags = INFO.model_copy(update={"labels": ["O"]})
+    for broken in (row(id="\ud800"), row(gold=["B-\ud800"], predicted=["O"])):
+        with pytest.raises(AptValueError, match=r"row 1: .*[Uu]nicode"):
+            read_examples(written(tmp_path / "run", broken), tags)
+
+
+def test_many_entities_and_many_types_take_little_time_and_memory():
+    """Without limits the first would take billions of steps, the second 80 GB."""
+    gold, predicted = [["B-x"] * 50_000], [["B-y"] * 50_000]
+    (x, y) = entity_errors(gold, predicted)
+    assert (x.wrong, y.invented) == (50_000, 0)
+    assert list(confusion_outcomes(gold, predicted)) == ["x → y"]
+    names = [[f"B-{number}"] for number in range(20_000)]
+    assert len(type_outcomes(names, [["O"]] * 20_000)) == MAX_NAMES
+    assert len(group_differences(np.zeros((20_000, 1)), [tags[0] for tags in names]).names) == MAX_GROUPS
+
+
 def test_predictions_that_are_a_link_are_refused(tmp_path):
     real = written(tmp_path / "real", row())
     (tmp_path / "linked").mkdir()
@@ -121,7 +140,30 @@ def test_entities_are_counted_as_right_wrong_missed_or_invented():
     outcomes = type_outcomes([gold, ["O"]], [predicted, ["O"]])
     assert outcomes["x"][0] == 1
     assert outcomes["y"][0] == 0
-    assert np.isnan(outcomes["x"][1])
+    assert outcomes["x"][1] == -1
+
+
+def test_confusions_of_entities_are_pairs_that_overlap_missed_or_invented():
+    gold = [["B-x", "I-x", "O", "B-y"], ["B-y", "O", "B-x", "O"], ["O", "O", "O", "O"]]
+    predicted = [["B-x", "O", "O", "B-x"], ["B-y", "O", "O", "O"], ["O", "B-y", "O", "O"]]
+    outcomes = {name: found.tolist() for name, found in confusion_outcomes(gold, predicted).items()}
+    assert outcomes == {
+        "x → x (other ends)": [1, 0, 0],
+        "y → x": [1, 0, 0],
+        "y → y": [0, 1, 0],
+        "x → O": [0, 1, 0],
+        "O → y": [0, 0, 1],
+    }
+
+
+@given(pairs=st.lists(st.tuples(TAGS, TAGS), min_size=1, max_size=6))
+def test_confusions_agree_with_the_counts_of_entities(pairs):
+    gold, predicted = zip(*[(a[: min(len(a), len(b))], b[: min(len(a), len(b))]) for a, b in pairs], strict=True)
+    names = set(confusion_outcomes(gold, predicted))
+    for found in entity_errors(gold, predicted):
+        assert (f"{found.name} → O" in names) == bool(found.missed)
+        assert (f"O → {found.name}" in names) == bool(found.invented)
+        assert f"{found.name} → {found.name}" in names or not found.right
 
 
 @given(pairs=st.lists(st.tuples(TAGS, TAGS), min_size=1, max_size=6))
@@ -242,6 +284,50 @@ def test_views_of_tags_go_by_entity_type():
     assert entities_table(examples)["recall"].tolist() == [0.5]
     assert answers(examples) == ["x"]
     assert list(list_table(examples, np.array([1]), {})["predicted"]) == ["no entity"]
+
+
+def test_view_of_entity_confusions_is_the_difference_to_the_mean_of_all():
+    tags = [(["B-x"], ["B-y"]), (["B-x"], ["B-x"]), (["O"], ["O"])] * 15
+    gold, predicted = (list(part) for part in zip(*tags, strict=True))
+    examples = classes(45)._replace(kind="tags", gold=gold, predicted=predicted)
+    view = VIEWS["entity confusion"]
+    groups = view.tests(examples)
+    assert (groups.names, groups.counts.tolist()) == (["x → x", "x → y"], [[15, 30], [15, 30]])
+    chosen = np.array([place % 3 == 0 for place in range(45)])
+    expected = examples.gates[chosen].mean(axis=0) - examples.gates.mean(axis=0)
+    np.testing.assert_allclose(groups.tests.of(1).value[:2], expected[:2])
+    assert "examples" in summary_table(view, groups, examples)
+
+
+def test_virtual_token_that_was_planted_is_found_among_many():
+    examples = classes()
+    draw = np.random.default_rng(7)
+    gates = draw.normal(0.5, 0.01, (120, 3, 4))
+    gates[:, 2, 3] = np.nan  # a layer with fewer virtual tokens
+    gates[examples.error == 1, 1, 2] += 0.03
+    examples = examples._replace(gates=np.nanmean(gates, axis=2))
+    places = list(range(0, 120, 2)) + list(range(1, 120, 2))
+    view = VIEWS["wrong or right"]
+    tests = view.tests(with_token_gates(examples, places, gates[places])).tests.of(0)
+
+    def alone(gates: np.ndarray) -> Examples:
+        return with_token_gates(examples._replace(gates=gates.mean(axis=2)), list(range(120)), gates)
+
+    value = tests.value.reshape(3, 4)
+    wrong = examples.error == 1
+    np.testing.assert_allclose(value[1, 2], gates[wrong, 1, 2].mean() - gates[~wrong, 1, 2].mean())
+    assert np.isnan(value[2, 3])
+    said = tokens_sentence(tests, view.unit, 4)
+    assert said.startswith(
+        "Of 11 virtual tokens tested, 1 differs (dots), in layer 2. The clearest is virtual token 3 "
+    )
+    with pytest.raises(AptValueError, match="not of these predictions"):
+        with_token_gates(examples, places[::-1], gates[places])
+    assert with_token_gates(examples, [], gates[:0]).gates.shape == (0, 12)
+    nothing = alone(np.full((120, 3, 4), 0.5))
+    assert tokens_sentence(view.tests(nothing).tests.of(0), view.unit, 4) == "No virtual token could be tested."
+    null = alone(np.random.default_rng(1).normal(0.5, 0.01, (120, 3, 4)))
+    assert tokens_sentence(view.tests(null).tests.of(0), view.unit, 4).startswith("No virtual token differs")
 
 
 def test_contrast_figure_separates_what_counts_from_what_does_not():

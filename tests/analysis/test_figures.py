@@ -137,6 +137,14 @@ def test_difference_is_centred_at_zero():
     assert cells.colorbar.title.text == "difference of<br>mean token gate"
 
 
+def test_marked_cells_have_dots_in_their_middle():
+    marked = np.array([[False, False], [True, False], [False, True]])
+    _, dots = gate_difference_figure(gate_difference(np.ones((3, 2)), "weight", "a", "b")._replace(marked=marked)).data
+    assert list(zip(dots.y, dots.x, strict=True)) == [(2, 1), (3, 2)]
+    unmarked = gate_difference(np.ones((3, 2)), "weight", "a", "b")._replace(marked=np.zeros((3, 2), bool))
+    assert len(gate_difference_figure(unmarked).data) == 1
+
+
 def test_text_of_files_is_no_markup_in_a_figure():
     assert as_text('<a href="x">&') == '&lt;a href="x"&gt;&amp;'
     data = gate_difference(np.ones((1, 1)), "weight", "<b>a</b>", "b")

@@ -133,6 +133,7 @@ def test_what_is_read_back_is_as_exact_as_its_deviation(tmp_path_factory, mean, 
     write_example_gates(folder, "validation", [f"v-{place}" for place in range(6)], gates)
     found = open_example_gates(folder, "validation", (3, 3))
     back = np.stack([found.read(place) for place in range(6)])
+    np.testing.assert_array_equal(found.read_many(2, 3), back[2:5])
     deviation = np.abs(gates - gates.mean(axis=0))
     assert (np.abs(back - gates) <= deviation * 2**-10 + 2e-7).all()
 
