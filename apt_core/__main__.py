@@ -126,8 +126,11 @@ def train_command(
 ) -> None:
     """Train prefixes and gates on a task and record the gates of every step.
 
-    Settings that are not given are the task's own, or else: 4 epochs, --lr 0.005, --batch-size 16, --max-length 128,
-    --seed 1, AdamW, float32. Several processes: torchrun --nproc-per-node N -m apt_core train ...
+    Settings that are not given are the task's own (docs/training.md), or else: --epochs 4, --lr 0.005, --batch-size 16,
+    --gradient-accumulation-steps 1, --optim adamw_torch_fused, --warmup-ratio 0.06, --weight-decay 0, --max-length 128,
+    --seed 1, --device auto, --dtype auto; --shots: all examples; --backbone-dropout: the checkpoint's.
+
+    Several processes: torchrun --nproc-per-node N -m apt_core train ...
     """
     if resume:
         if out is None:

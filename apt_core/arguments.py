@@ -40,7 +40,7 @@ def training_arguments(settings: TrainSettings, folder: Path, num_examples: int,
         raise bad_value("bf16", True, "False, because this GPU has no bfloat16")
     steps_per_epoch = count_steps(settings, num_examples)
     try:
-        return TrainingArguments(
+        arguments = TrainingArguments(
             output_dir=str(folder),
             num_train_epochs=settings.epochs,
             learning_rate=settings.learning_rate,
@@ -72,6 +72,9 @@ def training_arguments(settings: TrainSettings, folder: Path, num_examples: int,
         )
     except (ValueError, ImportError) as problem:
         raise AptValueError("training: " + " ".join(str(problem).split())) from problem
+    if arguments.n_gpu > 1:  # the Trainer would share every batch out over copies of the model, in threads
+        arguments._n_gpu = 1
+    return arguments
 
 
 def count_steps(settings: TrainSettings, num_examples: int) -> int:

@@ -97,7 +97,7 @@ def bench_inference(
     gates = look_at_gates(model, passes, batches)
     variants = make_variants(model, gates, choose_totals(totals, total), choose_thresholds(thresholds, model, gates))
     qualities = measure_quality(model, passes, batches, variants, progress=progress)
-    timed = middle_batches(passes.batches(batch_size or run.job.training.batch_size))
+    timed = middle_batches(passes.batches(batch_size or run.job.training.batch_size, whole=True))
     times = measure_latency(model, timed, variants, seconds=seconds, seed=seed, progress=progress)
     inference = summarise(model, variants, qualities, times)
     inference = inference.model_copy(

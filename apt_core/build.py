@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import torch
 from transformers import PreTrainedTokenizerBase
 
 from apt_core.backbones import load_backbone, pad_as, set_dropout
@@ -31,6 +32,11 @@ def build_model(
     backbone = load_backbone(job.model, family_of(task).auto_class, dtype=settings.dtype, **_head_settings(task))
     if settings.backbone_dropout is not None:
         set_dropout(backbone.model, settings.backbone_dropout)
+    if backbone.model.dtype == torch.float16:
+        say(
+            "note: the backbone's weights are float16: gradients that pass through them are not scaled, and may vanish "
+            "or overflow; --dtype float32 or bfloat16 is safer"
+        )
     config = job.apt
     if config.modules_to_save is None and backbone.fresh_modules:
         config = config.model_copy(update={"modules_to_save": backbone.fresh_modules})

@@ -7,6 +7,7 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -17,6 +18,9 @@ from apt_core.model import AptModel
 from apt_core.processes import is_main_rank
 from apt_core.run_format import RunInfo
 from apt_core.run_writer import RunWriter
+
+_WATCHING: WeakKeyDictionary[AptModel, GateTally] = WeakKeyDictionary()
+"""what the last recorder of a model watches it with"""
 
 
 class GateRecorder(TrainerCallback):
@@ -91,7 +95,10 @@ class GateRecorder(TrainerCallback):
         self._total_steps = full.total_steps
         if is_main_rank():
             self.writer = RunWriter(self.folder, full, resume_step)
-        self._tally = GateTally(model, training=True)
+        earlier = _WATCHING.pop(model, None)
+        if earlier is not None:  # of a training that ended by an exception
+            earlier.close()
+        self._tally = _WATCHING[model] = GateTally(model, training=True)
 
     def record(self, step: int) -> None:
         """Writes the gates that the forward passes since the last call had; ``step`` counts from 1.

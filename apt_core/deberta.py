@@ -59,7 +59,7 @@ def _with_prefix() -> type[nn.Module]:
             rel_embeddings: Tensor | None = None,
             **_: Any,
         ) -> tuple[Tensor, Tensor | None]:
-            prefix: GatedPrefix = self._modules[PREFIX_MODULE](hidden_states, attention_mask)
+            prefix: GatedPrefix = self._modules[PREFIX_MODULE](hidden_states, attention_mask.bool())
             if not prefix.key.shape[2]:
                 return super().forward(
                     hidden_states, attention_mask, output_attentions, query_states, relative_pos, rel_embeddings

@@ -74,7 +74,7 @@ class GateTally:
             if prefix is None:
                 taken.append(None)
             elif prefix.token_gate is None:
-                taken.append(torch.ones(1, prefix.num_virtual_tokens))
+                taken.append(torch.ones(1, prefix.num_virtual_tokens, device=next(prefix.parameters()).device))
             else:
                 taken.append(torch.cat(seen) if seen else torch.full((1, prefix.num_virtual_tokens), torch.nan))
             seen.clear()
@@ -154,8 +154,8 @@ def real_queries(inputs: dict[str, Any], like: Tensor, *, reads_source: bool) ->
         real = inputs.get("attention_mask")
     else:
         real, labels = inputs.get("decoder_attention_mask"), inputs.get("labels")
-        if real is None and labels is not None and labels.dim() == 2:
-            real = labels != IGNORED_LABEL
+        if real is None and labels is not None:  # a classifier's decoder reads the source again
+            real = labels != IGNORED_LABEL if labels.dim() == 2 else inputs.get("attention_mask")
     if real is None or real.numel() != like.shape[0] * like.shape[1]:
         return torch.ones(like.shape[:2], dtype=torch.bool, device=like.device)
     return real.reshape(like.shape[:2]).to(like.device).bool()

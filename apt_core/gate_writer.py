@@ -19,7 +19,7 @@ import numpy as np
 
 from apt_core.errors import AptValueError, AptWriteError, bad_value
 from apt_core.files import write_atomic
-from apt_core.gate_log import GateLog
+from apt_core.gate_log import GateLog, shard_paths
 from apt_core.gate_tail import Tail, check_recording
 
 MAX_SHARD_STEPS = 256
@@ -197,7 +197,13 @@ class GateLogWriter:
 
     def _drop_after(self, last_step: int) -> None:
         """Drops rows after ``last_step``, the latest first: what a reader finds meanwhile has no hole."""
-        log = GateLog(self._folder)
+        try:
+            log = GateLog(self._folder)
+        except AptValueError:  # one of later steps may be torn, and must not keep the run from going on
+            for step, path in reversed(shard_paths(self._folder)):
+                if step > last_step:
+                    path.unlink()
+            log = GateLog(self._folder)
         if log.shards and log.prefix_lengths != self._prefix_lengths:
             raise bad_value(
                 "prefix_lengths", self._prefix_lengths, f"those of the run that goes on, {log.prefix_lengths}"

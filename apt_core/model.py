@@ -293,16 +293,19 @@ def get_apt_model(model: PreTrainedModel, config: AptConfig) -> Any:
         raise AptValueError(f"model: got {type(model).__name__}; accepted: a transformers PreTrainedModel.")
     sites = chosen_sites(find_sites(model), config)
     lengths = config.lengths(len(sites))
+    if config.shift_positions and len(set(lengths)) != 1:
+        raise bad_value("shift_positions", True, "False where layers have prefixes of different lengths")
+    prefixes = [  # all of them before the first is put on: a model that is refused stays as it was
+        LayerPrefix(site.shape, length, config, pooling_of(site, config)) if length else None
+        for site, length in zip(sites, lengths, strict=True)
+    ]
     head = head_modules(model) if config.modules_to_save is None else config.modules_to_save
     model.requires_grad_(False)
     train_modules(model, head)
-    for site, length in zip(sites, lengths, strict=True):
-        if length:
-            prefix = LayerPrefix(site.shape, length, config, pooling_of(site, config))
+    for site, prefix in zip(sites, prefixes, strict=True):
+        if prefix is not None:
             attach(site.module, prefix.to(next(site.module.parameters()).device))
     if config.shift_positions:
-        if len(set(lengths)) != 1:
-            raise bad_value("shift_positions", True, "False where layers have prefixes of different lengths")
         model.register_forward_pre_hook(shift_positions, with_kwargs=True)
     backbone_class = type(model)
     model.__class__ = type(backbone_class.__name__, (AptModel, backbone_class), {})

@@ -80,14 +80,18 @@ class Passes:
         """[N]"""
         return [str(example["id"]) for example in self._task.splits[self._split]]
 
-    def batches(self, batch_size: int) -> list[Batch]:
-        """All examples, the longest first, at most ``batch_size`` at a time; on a CPU fewer, rather than pad much."""
+    def batches(self, batch_size: int, *, whole: bool = False) -> list[Batch]:
+        """All examples, the longest first, at most ``batch_size`` at a time.
+
+        Args:
+            whole: as many in every batch but the last; otherwise on a CPU fewer, rather than pad much.
+        """
         lengths = np.asarray(self._encoded["length"])
-        on_cpu = self._model.device.type == "cpu"
+        saves = self._model.device.type == "cpu" and not whole
         groups: list[list[int]] = []
         for index in np.argsort(lengths, kind="stable")[::-1].tolist():
             group = groups[-1] if groups else []
-            much = on_cpu and bool(group) and lengths[group[0]] > MOST_PADDING * lengths[index]
+            much = saves and bool(group) and lengths[group[0]] > MOST_PADDING * lengths[index]
             if not group or len(group) == batch_size or much:
                 groups.append(group := [])
             group.append(index)

@@ -7,9 +7,11 @@ import json
 import threading
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import psutil
 
+from apt_core.errors import AptWriteError
 from apt_core.files import write_atomic
 from apt_core.gate_writer import GateLogWriter
 from apt_core.run_format import (
@@ -25,6 +27,9 @@ from apt_core.run_format import (
     write_predictions,
 )
 from apt_core.secrets import redact
+
+_WRITERS: WeakValueDictionary[Path, RunWriter] = WeakValueDictionary()
+"""what writes a folder in this process, or did: a training that ended by an exception may have left its heartbeat"""
 
 
 class RunWriter:
@@ -45,6 +50,9 @@ class RunWriter:
         if resume_step is None and (folder / RUN_FILE).exists():
             raise run_exists(folder)
         folder.mkdir(parents=True, exist_ok=True)
+        earlier = _WRITERS.get(folder.resolve())
+        if earlier is not None:
+            earlier.abandon()
         process = psutil.Process()
         self.folder = folder
         self.info = info.model_copy(
@@ -72,6 +80,7 @@ class RunWriter:
         self._write_info()
         self._heart = threading.Thread(target=self._beat, name="run heartbeat", daemon=True)
         self._heart.start()
+        _WRITERS[folder.resolve()] = self
 
     def append_gates(self, step: int, token_gate: Any, token_gate_std: Any, layer_scale: Any) -> None:
         """Adds the gates of one optimizer step; see ``GateLogWriter.append``."""
@@ -109,13 +118,24 @@ class RunWriter:
         """Writes everything that waits and marks the run interrupted: it can be resumed."""
         self._close(status="interrupted")
 
+    def abandon(self) -> None:
+        """Stops writing, without a word on how the run went: somebody else goes on with it."""
+        self._stopped.set()
+        self._heart.join()
+        with contextlib.suppress(AptWriteError):
+            self._gates.close()
+
     def _close(self, **fields: Any) -> None:
         self._stopped.set()
         self._heart.join()
         try:
             self._gates.close()
-        finally:
+        except Exception as problem:
+            if fields["status"] == "finished":  # it lacks its last gates, and can be resumed from its last checkpoint
+                fields |= {"status": "failed", "error": redact(str(problem))}
             self.update(**fields)
+            raise
+        self.update(**fields)
 
     def _beat(self) -> None:
         while not self._stopped.wait(HEARTBEAT_SECONDS):

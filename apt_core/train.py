@@ -52,7 +52,7 @@ from apt_core.tasks.base import TaskData
 from apt_core.tasks.checks import check_task, length_note
 from apt_core.tasks.shots import take_shots
 from apt_core.tasks.source import DataSource
-from apt_core.trainer import AptTrainer, last_checkpoint
+from apt_core.trainer import AptTrainer, last_checkpoint, moved_here
 
 SHORTEST_TEXT = 4
 """sub-words that must fit"""
@@ -205,6 +205,8 @@ def _prepare(
     tokenizer = load_tokenizer(job.model)
     model = build_model(job, task, tokenizer, say)
     checkpoint = last_checkpoint(job.out / CHECKPOINT_FOLDER) if resume else None
+    if checkpoint is not None and is_main_rank():
+        moved_here(checkpoint[0])
     if resume and snapshot_path(job.out, 0).exists():
         model.load_trained_file(snapshot_path(job.out, 0))
     elif resume and checkpoint is None and read_run_info(job.out).init != "scratch":

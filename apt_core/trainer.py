@@ -16,8 +16,12 @@ from transformers import EvalPrediction, Trainer
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput
 
+from apt_core.files import write_atomic
 from apt_core.gate_tally import IGNORED_LABEL
 from apt_core.model import part_of
+
+STATE_FILE = "trainer_state.json"
+"""of a checkpoint"""
 
 
 class AptTrainer(Trainer):
@@ -58,9 +62,12 @@ class AptTrainer(Trainer):
         A model's own loss is the mean over one pass; many models ignore the number of items a Trainer hands them, and
         then accumulated gradients would be too large.
         """
-        loss, outputs = super().compute_loss(model, inputs, return_outputs=True)
-        if num_items_in_batch is not None:
-            labels = inputs["labels"][..., 1:] if getattr(self, "_loss_shifts_labels", False) else inputs["labels"]
+        if self.compute_loss_func is not None:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        labels = inputs.get("labels")
+        loss, outputs = super().compute_loss(model, dict(inputs), return_outputs=True)
+        if num_items_in_batch is not None and labels is not None:
+            labels = labels[..., 1:] if getattr(self, "_loss_shifts_labels", False) else labels
             loss = loss * labels.ne(IGNORED_LABEL).sum() / num_items_in_batch * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
 
@@ -153,12 +160,26 @@ def _rows_at(rows: Any, places: np.ndarray) -> Any:
     return tuple(_rows_at(part, places) for part in rows) if isinstance(rows, tuple) else rows[places]
 
 
+def moved_here(checkpoint: Path) -> None:
+    """Lets a checkpoint name the best one where it is now: a Trainer forgets one that it does not find.
+
+    Args:
+        checkpoint: as ``last_checkpoint`` gives it; the best one is beside it, or it is the best itself.
+    """
+    file = checkpoint / STATE_FILE
+    state = json.loads(file.read_text())
+    best = state.get("best_model_checkpoint")
+    if best and not Path(best).is_dir() and (checkpoint.parent / Path(best).name).is_dir():
+        state["best_model_checkpoint"] = str(checkpoint.parent / Path(best).name)
+        write_atomic(file, (json.dumps(state, indent=2, sort_keys=True) + "\n").encode())
+
+
 def last_checkpoint(folder: Path) -> tuple[Path, int] | None:
     """The newest checkpoint that was written to its end, and its step; None if there is none."""
     found = []
     for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
         try:  # the trainer's state is what a checkpoint is finished with
-            state = json.loads((path / "trainer_state.json").read_text())
+            state = json.loads((path / STATE_FILE).read_text())
             found.append((int(state["global_step"]), path))
         except (OSError, ValueError, KeyError, TypeError):
             continue

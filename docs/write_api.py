@@ -22,6 +22,7 @@ PUBLIC = {
     "apt_core.gate_log": ("GateLog", "GateRow"),
     "apt_core.run_format": ("RunInfo", "read_run_info", "status_of"),
     "apt_core.tasks": ("load_task", "TaskEntry"),
+    "apt_core.measure": ("measure", "measure_run"),
     "apt_core.jobs": ("place", "LocalJobs", "RayJobs", "Jobs", "Job", "JobReport"),
     "analysis.runs": ("find_runs", "Run"),
     "analysis.budgets": ("allocate", "allocate_within", "allocate_covering", "uniform", "Rules", "Budget"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from apt_core.config import TrainSettings
+from apt_core.tasks import TASKS
 from docs import write_api
 from docs.write_structure import PAGE, structure
 
@@ -24,6 +26,16 @@ def test_every_page_is_in_the_table_of_contents():
     assert {page.name for page in folder.glob("*.md")} - {"README.md"} == set(
         re.findall(r"\]\(([\w-]+\.md)\)", contents)
     )
+
+
+def test_defaults_of_training_are_those_of_the_tasks_and_settings():
+    text = (PAGE.parent / "training.md").read_text(encoding="utf-8")
+    own = [name for name, entry in TASKS.items() if entry.training]
+    for name in [*own, "your own data"]:
+        settings = TrainSettings(**(TASKS[name].training if name in TASKS else {}))
+        numbers = (settings.epochs, settings.learning_rate, settings.batch_size, settings.max_length)
+        shown = f"`{name}`" if name in TASKS else name
+        assert f"| {shown} | {' | '.join(f'{number:g}' for number in numbers)} |" in text
 
 
 def test_links_between_pages_lead_somewhere():

@@ -20,7 +20,7 @@ def load(source: DataSource, name: str) -> TaskData:
     Raises:
         AptError: naming file and line, or row, if something is missing or malformed.
     """
-    tables, notes = read_named(source, name, lambda _: {split: split for split in ("train", "validation", "test")})
+    tables, notes = read_named(source, name)
     return TaskData(
         name,
         "multiple-choice",

@@ -1,16 +1,21 @@
-"""The tables of a task that knows its own columns: from its folder, or from a dataset of the same form."""
+"""The tables of a task that knows its own columns: from its folder, or from a dataset of the same form.
+
+Where a folder has ``dev32.jsonl``, the few-shot protocol of FewGLUE_32dev is followed: ``train.jsonl`` to train on,
+``dev32.jsonl`` to choose the checkpoint, SuperGLUE's ``validation.jsonl`` as the test split.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from apt_core.errors import AptValueError
+from apt_core.errors import AptFileNotFoundError, AptValueError
 from apt_core.tasks.files import read_jsonl
 from apt_core.tasks.source import DataSource
 from apt_core.tasks.splits import HIDDEN_TEST, dataset_splits, existing_folder, hides_test
 from apt_core.tasks.table import Table
+
+FEW_SHOT_FILE = "dev32.jsonl"
 
 
 class NamedTable(NamedTuple):
@@ -20,15 +25,12 @@ class NamedTable(NamedTuple):
     table: Table
 
 
-def read_named(
-    source: DataSource, name: str, stems: Callable[[Path], dict[str, str]], label: str = "label"
-) -> tuple[dict[str, NamedTable], list[str]]:
+def read_named(source: DataSource, name: str, label: str = "label") -> tuple[dict[str, NamedTable], list[str]]:
     """The splits of a task in SuperGLUE's form, and what a person should know. A test split without labels is left out.
 
     Args:
         source: a folder of JSON Lines files, or a dataset whose configuration is called like the task.
         name: of the task.
-        stems: the task's folder to the file of every split, without its ending; a test file may be missing.
         label: column with the label.
 
     Raises:
@@ -42,7 +44,7 @@ def read_named(
         folder, notes = task_folder(source, name), []
         found = {
             split: NamedTable(stem, read_jsonl(folder / f"{stem}.jsonl"))
-            for split, stem in stems(folder).items()
+            for split, stem in _stems(folder).items()
             if split != "test" or (folder / f"{stem}.jsonl").is_file()
         }
     if "validation" not in found:
@@ -61,3 +63,14 @@ def task_folder(source: DataSource, name: str) -> Path:
     """
     folder = existing_folder(source.data_dir or "", f"{name}/")
     return folder / name if (folder / name).is_dir() else folder
+
+
+def _stems(folder: Path) -> dict[str, str]:
+    """The file of every split, without its ending; that of the test split may be missing."""
+    if not (folder / FEW_SHOT_FILE).is_file():
+        return {split: split for split in ("train", "validation", "test")}
+    if not (folder / "validation.jsonl").is_file():
+        raise AptFileNotFoundError(
+            f"{folder / 'validation.jsonl'}: no such file; with {FEW_SHOT_FILE} it is the test split."
+        )
+    return {"train": "train", "validation": Path(FEW_SHOT_FILE).stem, "test": "validation"}

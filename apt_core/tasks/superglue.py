@@ -1,22 +1,15 @@
-"""SuperGLUE's tasks of one sentence or a pair: BoolQ, CB, RTE, WiC, WSC, from JSON Lines files or a Hub dataset.
-
-Where a folder has ``dev32.jsonl``, the few-shot protocol of FewGLUE_32dev is followed: ``train.jsonl`` to train on,
-``dev32.jsonl`` to choose the checkpoint, SuperGLUE's ``validation.jsonl`` as the test split.
-"""
+"""SuperGLUE's tasks of one sentence or a pair: BoolQ, CB, RTE, WiC, WSC, from JSON Lines files or a Hub dataset."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from apt_core.errors import AptFileNotFoundError, bad_value
+from apt_core.errors import bad_value
 from apt_core.tasks.base import Example, TaskData
 from apt_core.tasks.files import check_fields
 from apt_core.tasks.named import NamedTable, read_named
 from apt_core.tasks.source import DataSource
-
-FEW_SHOT_FILE = "dev32.jsonl"
 
 
 class _Format(NamedTuple):
@@ -56,19 +49,9 @@ def load(source: DataSource, name: str) -> TaskData:
     Raises:
         AptError: naming file and line, or row, if something is missing or malformed.
     """
-    tables, notes = read_named(source, name, _stems)
+    tables, notes = read_named(source, name)
     splits = {split: _examples(found, FORMATS[name]) for split, found in tables.items()}
     return TaskData(name, "sequence-classification", FORMATS[name].labels, splits, notes=tuple(notes))
-
-
-def _stems(folder: Path) -> dict[str, str]:
-    if not (folder / FEW_SHOT_FILE).is_file():
-        return {split: split for split in ("train", "validation", "test")}
-    if not (folder / "validation.jsonl").is_file():
-        raise AptFileNotFoundError(
-            f"{folder / 'validation.jsonl'}: no such file; with {FEW_SHOT_FILE} it is the test split."
-        )
-    return {"train": "train", "validation": Path(FEW_SHOT_FILE).stem, "test": "validation"}
 
 
 def _examples(found: NamedTable, form: _Format) -> list[Example]:

@@ -241,6 +241,14 @@ def test_table_and_json_say_the_same(call, runs):
         assert row["name"] in out
 
 
+def test_batches_to_be_timed_are_as_large_as_asked_for_whatever_they_pad(runs):
+    run = load_run_with_data(runs["copa"], "validation")
+    indices = np.arange(len(run.task.splits["validation"]))
+    passes = Passes(run.model, run.task, "validation", indices, run.tokenizer, max_length=run.max_length)
+    sizes = [len(batch.indices) for batch in passes.batches(5, whole=True)]
+    assert sizes == [5] * (len(indices) // 5) + ([len(indices) % 5] if len(indices) % 5 else [])
+
+
 def test_timed_batches_are_whole_and_of_middle_length():
     batches = [Batch([0, 1], {}, torch.zeros(2)) for _ in range(9)] + [Batch([0], {}, torch.zeros(1))]
     assert [id(batch) for batch in middle_batches(batches)] == [id(batch) for batch in batches[2:6]]

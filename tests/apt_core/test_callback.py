@@ -159,6 +159,25 @@ def test_recorder_in_a_hand_written_loop(backbone, batch, tmp_path):
     assert GateLog(tmp_path / "gates").steps.tolist() == [1, 2, 3]
 
 
+def test_training_that_ended_by_an_exception_is_gone_on_with_in_the_same_process(backbone, batch, tmp_path):
+    """As in a notebook: the first recorder was never closed, and must neither write nor watch any more."""
+    model = get_apt_model(backbone, AptConfig(num_virtual_tokens=2)).train()
+    first = GateRecorder(tmp_path)
+    first.start(model)
+    for step in (1, 2, 3):
+        model(**batch, labels=torch.tensor([0, 1]))
+        first.record(step)
+    second = GateRecorder(tmp_path, resume=True)
+    second.start(model, resume_step=2)
+    assert not first.writer._heart.is_alive()
+    model(**batch, labels=torch.tensor([0, 1]))
+    assert not any(first._tally._seen)
+    second.record(3)
+    second.close()
+    assert read_run_info(tmp_path).status == "finished"
+    assert GateLog(tmp_path / "gates").steps.tolist() == [1, 2, 3]
+
+
 def test_recorder_into_an_existing_run_raises_before_training(backbone, tmp_path):
     model = get_apt_model(backbone, AptConfig(num_virtual_tokens=2))
     Trainer(model, arguments(tmp_path), train_dataset=Words(), callbacks=[GateRecorder(tmp_path / "run")]).train()

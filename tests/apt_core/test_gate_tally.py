@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, T5Config, T5ForConditionalGeneration
+from transformers import (
+    BartConfig,
+    BartForSequenceClassification,
+    LlamaConfig,
+    LlamaForCausalLM,
+    T5Config,
+    T5ForConditionalGeneration,
+)
 
 from apt_core import AptConfig, get_apt_model
 from apt_core.gate_tally import GateTally
@@ -95,6 +102,24 @@ def test_per_position_gates_are_averaged_over_real_positions_only():
         model(input_ids=input_ids, attention_mask=attention_mask)
         (rows, _) = tally.take()
     torch.testing.assert_close(rows[1], gates[0][1, 4:].mean(0))
+
+
+def test_decoder_of_a_classifier_leaves_out_the_padding_of_its_source():
+    torch.manual_seed(0)
+    sizes = {"encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    sizes |= {"encoder_ffn_dim": 16, "decoder_ffn_dim": 16, "max_position_embeddings": 16}
+    config = BartConfig(vocab_size=50, d_model=16, pad_token_id=1, eos_token_id=2, num_labels=3, **sizes)
+    model = BartForSequenceClassification(config).eval()
+    model = get_apt_model(model, AptConfig(num_virtual_tokens=2, gate_init_std=1.0))
+    text = torch.tensor([[5, 6, 7, 8, 2], [9, 10, 2, 1, 1]])
+    real = text != 1
+    gates = []
+    model.prefixes[1].token_gate.register_forward_hook(lambda _, __, output: gates.append(output))
+    with torch.no_grad(), GateTally(model, training=False) as tally:
+        model(input_ids=text, attention_mask=real.long(), labels=torch.tensor([0, 1]))
+        averages = tally.average()
+    assert gates[0].dim() == 3
+    np.testing.assert_allclose(averages.token_gate[1], gates[0][real].mean(0), rtol=1e-5)
 
 
 def test_decoder_gates_leave_out_positions_without_label():

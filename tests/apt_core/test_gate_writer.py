@@ -129,6 +129,19 @@ def test_resumed_writer_drops_later_rows_and_goes_on(tmp_path, keep):
     assert GateLog(tmp_path).steps.tolist() == list(range(1, 311))
 
 
+def test_torn_shard_of_later_steps_does_not_keep_a_run_from_going_on(tmp_path):
+    """As a machine leaves it that lost its power; steps before the checkpoint are needed, and a torn one is told."""
+    written(tmp_path, 300).close()
+    later, earlier = tmp_path / "gates-00000257.safetensors", tmp_path / "gates-00000001.safetensors"
+    later.write_bytes(b"")
+    GateLogWriter(tmp_path, (3, 0, 2), keep_until=200).close()
+    assert GateLog(tmp_path).steps.tolist() == list(range(1, 201))
+    earlier.write_bytes(b"")
+    with pytest.raises(AptValueError, match="gates-00000001"):
+        GateLogWriter(tmp_path, (3, 0, 2), keep_until=200)
+    assert earlier.exists()
+
+
 def test_append_of_an_earlier_step_raises(tmp_path):
     writer = written(tmp_path, 3)
     with pytest.raises(AptValueError, match="step: got 3; accepted: a step after 3"):

@@ -12,6 +12,7 @@ from transformers import BertForMultipleChoice, BertForTokenClassification, GPT2
 
 from apt_core import AptConfig, AptError, AptModel, get_apt_model
 from apt_core.model import WEIGHTS_FILE
+from benchmarks.small_backbones import build
 
 NUM_LAYERS = 3
 IMPLEMENTATIONS = ["eager", "sdpa", "flex_attention"]
@@ -233,6 +234,33 @@ def test_modules_to_save_are_trained_instead_of_the_head(backbone):
 def test_get_apt_model_with_settings_for_another_backbone_raises(backbone, config, message):
     with pytest.raises(AptError, match=message):
         get_apt_model(backbone, AptConfig(**config))
+
+
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [
+        ("BERT", AptConfig(prefix_lengths=(4, 0, 2), shift_positions=True)),
+        ("T5", AptConfig(gate_pooling="first")),
+    ],
+)
+def test_model_that_is_refused_stays_as_it_was(name, config):
+    model = build(name, "sdpa")
+    before = [(parameter_name, parameter.requires_grad) for parameter_name, parameter in model.named_parameters()]
+    with pytest.raises(AptError, match=r"shift_positions|gate_pooling"):
+        get_apt_model(model, config)
+    assert [(each, parameter.requires_grad) for each, parameter in model.named_parameters()] == before
+    assert isinstance(get_apt_model(model, AptConfig(num_virtual_tokens=2)), AptModel)
+
+
+def test_deberta_pools_over_real_positions_only():
+    """Its own mask has numbers where others have booleans."""
+    model = get_apt_model(build("DeBERTa-v2"), AptConfig(num_virtual_tokens=2, gate_pooling="mean", gate_init_std=1.0))
+    input_ids = torch.randint(4, 64, (1, 6), generator=torch.Generator().manual_seed(0))
+    padded = torch.cat([input_ids, torch.zeros(1, 3, dtype=torch.long)], dim=1)
+    with torch.no_grad():
+        expected = model.eval()(input_ids=input_ids, attention_mask=torch.ones_like(input_ids)).logits
+        received = model(input_ids=padded, attention_mask=(padded > 0).long()).logits
+    torch.testing.assert_close(received, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_get_apt_model_twice_raises(backbone):

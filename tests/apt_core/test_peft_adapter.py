@@ -14,7 +14,7 @@ from apt_core import AptConfig, AptError, AptModel, get_apt_model
 from apt_core.peft_adapter import export_peft, import_adapter, import_peft
 from benchmarks.small_backbones import SMALL, build
 
-CASES = [("BERT", True), ("Llama", False), ("Qwen3", False), ("GPT-2", True)]
+CASES = [("BERT", True), ("RoBERTa", True), ("Llama", False), ("Qwen3", False), ("GPT-2", True)]
 
 
 def trained(name: str, shift: bool, token_gate: str = "static") -> tuple:
@@ -51,8 +51,14 @@ def test_exported_adapter_gives_equal_outputs_in_peft(tmp_path, batch, name, shi
     assert model.apt_config.token_gate == "static"
 
 
-@pytest.mark.parametrize(("name", "task_type"), [("BERT", "SEQ_CLS"), ("Llama", "CAUSAL_LM"), ("GPT-2", "CAUSAL_LM")])
-def test_imported_adapter_gives_equal_outputs(tmp_path, batch, name, task_type):
+@pytest.mark.parametrize(
+    ("name", "task_type"),
+    [("BERT", "SEQ_CLS"), ("RoBERTa", "SEQ_CLS"), ("Llama", "CAUSAL_LM"), ("GPT-2", "CAUSAL_LM")],
+)
+@pytest.mark.parametrize("padded", [False, True])
+def test_imported_adapter_gives_equal_outputs(tmp_path, batch, name, task_type, padded):
+    if padded:
+        batch["input_ids"][1, 6:] = batch["attention_mask"][1, 6:] = 0
     bare = build(name, "sdpa")
     reference = get_peft_model(copy.deepcopy(bare), PrefixTuningConfig(task_type=task_type, num_virtual_tokens=4))
     reference.save_pretrained(tmp_path)

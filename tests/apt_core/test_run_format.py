@@ -42,6 +42,21 @@ def test_run_writer_while_it_lives_says_running(tmp_path):
     writer.finish()
 
 
+def test_run_whose_last_gates_could_not_be_written_is_not_called_finished(tmp_path, monkeypatch):
+    writer = RunWriter(tmp_path, INFO)
+
+    def full() -> None:
+        raise AptWriteError("gates: No space left on device")
+
+    close = writer._gates.close
+    monkeypatch.setattr(writer._gates, "close", full)
+    with pytest.raises(AptWriteError):
+        writer.finish(seconds=1.5)
+    info = read_run_info(tmp_path)
+    assert (info.status, info.error) == ("failed", "gates: No space left on device")
+    close()
+
+
 def test_finished_run_holds_everything_that_was_appended(tmp_path):
     writer = RunWriter(tmp_path, INFO)
     for step in (1, 2, 3):

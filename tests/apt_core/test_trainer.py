@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import datasets
 import numpy as np
@@ -17,10 +19,12 @@ from transformers import (
 
 from apt_core import AptConfig, AptTrainer, GateRecorder, arguments, get_apt_model
 from apt_core.backbones import set_dropout
+from apt_core.config import TrainSettings
 from apt_core.gate_log import GateLog
-from apt_core.trainer import EpochSeededSampler
+from apt_core.trainer import STATE_FILE, EpochSeededSampler, moved_here
 
 VOCABULARY = 99
+FAMILY = SimpleNamespace(metric_name="accuracy", greater_is_better=True)
 
 
 def examples(count: int, *, per_token: bool = False, seed: int = 0) -> datasets.Dataset:
@@ -147,6 +151,52 @@ def test_compiled_training_gives_the_same_gates(still_backbone, tmp_path, backen
         logs.append(GateLog(out / "run" / "gates").read())
     for name, column in logs[0].items():
         np.testing.assert_allclose(logs[1][name], column, atol=1e-4)
+
+
+def test_one_process_keeps_to_one_gpu(tmp_path, monkeypatch):
+    """The Trainer would share batches out over copies of the model in threads, whose gates nobody could tell apart."""
+    monkeypatch.setattr(TrainingArguments, "n_gpu", property(lambda self: vars(self).get("_n_gpu", 2)))
+    monkeypatch.setattr(TrainingArguments, "__post_init__", lambda self: None)
+    assert arguments.training_arguments(TrainSettings(device="cpu"), tmp_path, 100, FAMILY).n_gpu == 1
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_trainer_with_a_loss_of_ones_own_trains(backbone, tmp_path, smoothing):
+    model = get_apt_model(backbone, AptConfig(num_virtual_tokens=2))
+    seen = []
+
+    def loss_of(outputs, labels, num_items_in_batch=None):
+        seen.append(num_items_in_batch)
+        return torch.nn.functional.cross_entropy(outputs.logits, labels, reduction="sum") / num_items_in_batch
+
+    data = examples(16)
+    trainer = AptTrainer(
+        model,
+        TrainingArguments(
+            str(tmp_path), use_cpu=True, report_to="none", disable_tqdm=True, num_train_epochs=1,
+            label_smoothing_factor=smoothing, remove_unused_columns=False, per_device_train_batch_size=8,
+            gradient_accumulation_steps=2,
+        ),
+        train_dataset=data,
+        data_collator=collate,
+        compute_loss_func=None if smoothing else loss_of,
+    )  # fmt: skip
+    assert np.isfinite(trainer.train().training_loss)
+    assert len(seen) == (0 if smoothing else 2)
+    assert all(int(count) == 16 for count in seen)
+
+
+def test_checkpoint_that_was_moved_names_the_best_one_where_it_is_now(tmp_path):
+    for step in (10, 20):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+    state = {"global_step": 20, "best_model_checkpoint": "/gone/checkpoints/checkpoint-10", "best_metric": 0.5}
+    file = tmp_path / "checkpoint-20" / STATE_FILE
+    file.write_text(json.dumps(state))
+    moved_here(tmp_path / "checkpoint-20")
+    assert json.loads(file.read_text()) == {**state, "best_model_checkpoint": str(tmp_path / "checkpoint-10")}
+    before = file.read_bytes()
+    moved_here(tmp_path / "checkpoint-20")
+    assert file.read_bytes() == before
 
 
 def test_batches_depend_on_seed_and_epoch_only():

@@ -50,6 +50,15 @@ def test_few_shot_folder_selects_on_dev32_and_tests_on_validation(tmp_path):
     assert task.splits["test"][0]["text"] == "the real thing"
 
 
+def test_few_shot_folder_of_copa_follows_the_same_protocol(tmp_path):
+    row = {"premise": "It rained.", "choice1": "Wet.", "choice2": "Dry.", "question": "effect", "label": 0}
+    for stem in ("train", "dev32", "validation"):
+        (tmp_path / f"{stem}.jsonl").write_text(json.dumps({**row, "choice1": stem}) + "\n")
+    task = load_task("copa", DataSource(data_dir=str(tmp_path)))
+    chosen = {split: examples[0]["choices"][0] for split, examples in task.splits.items()}
+    assert chosen == {"train": "train", "validation": "dev32", "test": "validation"}
+
+
 def test_few_shot_folder_without_validation_is_refused(tmp_path):
     with pytest.raises(AptError, match=r"validation\.jsonl: no such file; with dev32\.jsonl it is the test split"):
         load_task("rte", DataSource(data_dir=str(write(tmp_path, "rte", ("train", "dev32")))))
