@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from hashlib import sha256
 from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 
 from analysis.costs import OLDER_RUN, cost_of
-from analysis.run_table import cell
+from analysis.run_table import MAX_CELL, cell
 from analysis.runs import Run
 from analysis.side_by_side import Group, folded
 from apt_core.errors import AptError
@@ -40,7 +41,9 @@ class Axis(NamedTuple):
     """why it can be unknown, and what adds it"""
 
 
-def _parameters(run: Run, with_head: bool) -> float:
+def _parameters(run: Run, with_head: bool) -> float | None:
+    if not run.info.num_parameters:
+        return None
     return run.info.num_trained_parameters - (0 if with_head else run.info.num_parameters.get("head", 0))
 
 
@@ -136,9 +139,12 @@ def pools(runs: Sequence[Run]) -> list[Pool]:
         shots = info.training.get("shots")
         data = f"data {info.data_hash or 'not named'}"
         if shots:
-            sizes = [info.split_sizes.get(split, 0) for split in ("validation", "test")]
-            named = "".join(f", {name} {value}" for name, value in sorted(info.data.items()))
-            data = f"{shots} shots, {sizes[0]} to validate, {sizes[1]} to test{named}"
+            sizes = [info.split_sizes.get(split, 0) for split in ("train", "validation", "test")]
+            given = {"data_dir": info.data_dir, **info.data}
+            named = "".join(f", {name} {value}" for name, value in sorted(given.items()) if value is not None)
+            data = f"{shots} shots, {sizes[0]} to train, {sizes[1]} to validate, {sizes[2]} to test{named}"
+        if len(data) > MAX_CELL:  # what is cut off may be all that tells two apart
+            data = f"{sha256(data.encode(errors='replace')).hexdigest()[:8]}: {data}"
         place = (cell(info.task) or "no task named", cell(info.model), cell(data), info.metric_name)
         found.setdefault(place, []).append(run)
     return sorted((Pool(*place, members) for place, members in found.items()), key=lambda pool: -len(pool.runs))

@@ -7,19 +7,19 @@ app or a machine. No torch, no Streamlit.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self, get_args
 
 import numpy as np
 from pydantic import Field, model_validator
 
 from analysis.budgets import allocate, uniform
 from analysis.budgets.weighing import Weighed, weigh
-from analysis.runs import Run, shown
+from analysis.runs import Rejected, Run, look_at, shown
 from analysis.verdict import UNIFORM
 from apt_core.config import MAX_TOKENS_PER_LAYER, PrefixLength, Settings, TrainSettings, canonical_name
-from apt_core.errors import AptError, bad_value
+from apt_core.errors import bad_value
 from apt_core.jobs import Job, Jobs
 from apt_core.jobs.interface import WAITING
 from apt_core.jobs.job_arguments import RESUME, unkept
@@ -33,12 +33,17 @@ MAX_SEEDS = 20
 MAX_QUESTION = 500
 """characters"""
 MAX_LAYERS = 10_000
+LENGTHS = "--prefix-lengths"
 UNMEASURED = "--no-measure"
 """of trainings whose tokens nobody asks about: only the first run is audited"""
 KEPT_PERCENT = 50
 """virtual tokens that a proposal keeps of the full length"""
 DEFAULT_TOLERANCE = 2.0
 """points of the metric that fewer virtual tokens may cost"""
+DEFAULT_PERPLEXITY = 0.1
+"""the same of a language model's perplexity, which is 1 at best"""
+LANGUAGE_MODELS = ("causal-lm", "seq2seq-lm")
+"""tasks that are measured by perplexity"""
 STEPS = ("Question and data", "Train", "Audit", "Budget", "Retrain", "Decision", "Report")
 
 Arm = Literal["full", "pruned", "uniform"]
@@ -196,6 +201,21 @@ class Look(NamedTuple):
         return [each.run if each.state == "finished" else None for each in self.trainings if each.training.arm == arm]
 
 
+def default_tolerance(task: str) -> float:
+    """What fewer virtual tokens may cost if nobody says otherwise, in ``unit_of(task)``."""
+    return DEFAULT_PERPLEXITY if task in LANGUAGE_MODELS else DEFAULT_TOLERANCE
+
+
+def unit_of(task: str) -> str:
+    """In what a cost of the task's metric is read."""
+    return "perplexity" if task in LANGUAGE_MODELS else "points"
+
+
+def run_names(name: str, pilot: Pilot) -> list[str]:
+    """The run folders that a pilot may come to have, whatever its budget will be."""
+    return [f"{name}-{arm}-s{seed}" for seed in pilot.seeds for arm in get_args(Arm)]
+
+
 def trainings(name: str, pilot: Pilot) -> list[Training]:
     """Everything to train, seed by seed, so that arms can be compared before all seeds are done."""
     return [Training(f"{name}-{arm}-s{seed}", arm, seed) for seed in pilot.seeds for arm in pilot.arms]
@@ -209,7 +229,7 @@ def arguments_of(training: Training, name: str, pilot: Pilot, root: Path) -> lis
             raise bad_value("budget", None, "lengths, which the fourth step settles")
         lengths = pilot.budget.prefix_lengths if training.arm == "pruned" else pilot.budget.baseline
         parent = root / trainings(name, pilot)[0].name
-        return ["retrain", str(parent), "--prefix-lengths", ",".join(map(str, lengths)), *seed, *out, UNMEASURED]
+        return ["retrain", str(parent), LENGTHS, ",".join(map(str, lengths)), *seed, *out, UNMEASURED]
     given = pilot.source.given() | {
         "model": pilot.model,
         "num_virtual_tokens": pilot.num_virtual_tokens,
@@ -240,10 +260,23 @@ def look(name: str, pilot: Pilot, root: Path, jobs: Jobs) -> Look:
         return newest.get((command, str((root / training.name).resolve())))
 
     planned = trainings(name, pilot)
-    states = [_state(each, pilot, root, job_of("train", each), jobs) for each in planned]
+    states = _same_data([_state(each, pilot, root, job_of("train", each), jobs) for each in planned])
     tests = {each.name: job for each in planned if (job := job_of("evaluate", each))}
     measuring = _measuring(states[0], job_of("measure", planned[0]), jobs)
     return Look(states, measuring, {run: jobs.status(job.id) for run, job in tests.items()})
+
+
+def _same_data(states: list[TrainingState]) -> list[TrainingState]:
+    """The same, without runs that were trained on other data than the full length of their seed."""
+    known = {each.training.seed: each.run.info.data_hash for each in states if each.training.arm == "full" and each.run}
+    problem = "its data is not that of the full length with the same seed: the data has changed since"
+    return [
+        each._replace(state="another run", problem=problem)
+        if each.run and each.training.arm != "full" and each.state != "another run"
+        and each.run.info.data_hash != known.get(each.training.seed, each.run.info.data_hash)
+        else each
+        for each in states
+    ]  # fmt: skip
 
 
 def _measuring(first: TrainingState, measure: Job | None, jobs: Jobs) -> TrainingState | None:
@@ -260,10 +293,9 @@ def _state(training: Training, pilot: Pilot, root: Path, job: Job | None, jobs: 
     state = jobs.status(job.id) if job else None
     if not (folder / RUN_FILE).exists():
         return TrainingState(training, "to start" if state in (None, "finished") else state, None, job)
-    try:
-        run = Run(folder)
-    except (AptError, OSError) as problem:
-        return TrainingState(training, "another run", None, job, shown(problem))
+    run = look_at(folder)
+    if isinstance(run, Rejected):
+        return TrainingState(training, "another run", None, job, shown(run.reason))
     problem = _not_this(training, pilot, run)
     if problem:
         return TrainingState(training, "another run", run, job, problem)
@@ -276,13 +308,14 @@ def _state(training: Training, pilot: Pilot, root: Path, job: Job | None, jobs: 
 
 def _not_this(training: Training, pilot: Pilot, run: Run) -> str:
     """Why a run is not the training that the pilot means; empty if it is."""
-    info = run.info
+    info, longest = run.info, pilot.training.max_length
     wanted: Mapping[str, tuple[object, object]] = {
         "task": (info.task, pilot.task),
         "backbone": (info.model, canonical_name(pilot.model)),
         "seed": (info.seed, training.seed),
         "epochs": (info.training.get("epochs"), pilot.epochs),
         "shots": (info.training.get("shots"), pilot.shots),
+        "sub-words per text": (info.training.get("max_length", longest), longest),
         "lengths": (tuple(info.prefix_lengths), _lengths(training, pilot, info.num_layers)),
     }
     differing = [f"{field} {got!r} instead of {asked!r}" for field, (got, asked) in wanted.items() if got != asked]
@@ -311,12 +344,18 @@ def start(state: TrainingState, name: str, pilot: Pilot, root: Path, jobs: Jobs)
         AptError: if it cannot be submitted, with the reason.
     """
     folder = root / state.training.name
-    if state.job is not None and jobs.status(state.job.id) in ("failed", "cancelled", "lost"):
+    anew = arguments_of(state.training, name, pilot, root)
+    ended = state.job is not None and jobs.status(state.job.id) in ("failed", "cancelled", "lost")
+    if ended and (state.run is not None or _lengths_in(state.job.arguments) == _lengths_in(anew)):
         return jobs.retry(state.job.id)
     if state.run is not None:
-        anew = arguments_of(state.training, name, pilot, root)
         return jobs.submit(["train", "--out", str(folder), RESUME, *unkept(anew)], folder)
-    return jobs.submit(arguments_of(state.training, name, pilot, root), folder)
+    return jobs.submit(anew, folder)
+
+
+def _lengths_in(arguments: Sequence[str]) -> str | None:
+    """What a command says the lengths are: they may be others since a job with it was submitted."""
+    return arguments[arguments.index(LENGTHS) + 1] if LENGTHS in arguments[:-1] else None
 
 
 class Proposal(NamedTuple):

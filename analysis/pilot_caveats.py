@@ -9,8 +9,15 @@ from analysis.verdict import FOLLOW, UNIFORM
 from apt_core.estimates import CONFIDENCE
 
 
-def caveats(pilot: Pilot, found: Look, decision: PilotDecision, audit: Audit | None) -> list[str]:
-    """Sentences that belong to the decision, what limits it most first."""
+def caveats(
+    pilot: Pilot, found: Look, decision: PilotDecision, audit: Audit | None, audit_problem: str = ""
+) -> list[str]:
+    """Sentences that belong to the decision, what limits it most first.
+
+    Args:
+        audit: of the first run; None: there is none.
+        audit_problem: why what was measured cannot be read; empty if it was not measured.
+    """
     said = []
     missing = [each for each in found.trainings if each.state != "finished"]
     if missing:
@@ -36,14 +43,21 @@ def caveats(pilot: Pilot, found: Look, decision: PilotDecision, audit: Audit | N
     if pilot.budget is not None and pilot.budget.weighed_by != UNIFORM:
         said.append(
             f"The lengths come from the first seed's full-length run alone (seed {pilot.seeds[0]}), and what they "
-            "were shared out by may have been measured on the validation examples that the arms are compared on."
+            "were shared out by may have been measured on the validation examples"
+            + (
+                " that the arms are compared on."
+                if decision.split == "validation"
+                else ", which also chose checkpoints."
+            )
         )
     if pilot.shots is not None:
         said.append(
             f"Trained on {pilot.shots} examples per class, drawn anew for every seed; with all examples the answer can "
             "be another one."
         )
-    if audit is None:
+    if audit is None and audit_problem:
+        said.append(f"What was measured of the first run cannot be read, and so not be audited: {audit_problem}")
+    elif audit is None:
         said.append("The first run was not audited: nobody has checked whether its gates say what tokens are worth.")
     elif audit.verdict != FOLLOW:
         said.append(f"Gates are not always interpretable. The audit of the first run says: {audit.verdict}.")

@@ -7,6 +7,7 @@ paired by seed, in points of the metric; positive is worse. With the two-sided i
     the whole interval is above it                  keep the full length
     else                                            undecided, with how many more seeds would settle it
 
+A training of the candidate that ended without a finite metric is in no interval, so with one the answer is never prune.
 Whether the pruned lengths are better than uniform ones of the same total is a second question, answered by whether the
 interval of their difference leaves out 0.
 """
@@ -14,7 +15,7 @@ interval of their difference leaves out 0.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import sqrt
+from math import isfinite, sqrt
 from typing import Literal, NamedTuple
 
 from analysis.pilot import Arm, Pilot
@@ -93,10 +94,20 @@ def decide(pilot: Pilot, runs: Mapping[Arm, Sequence[Run | None]]) -> PilotDecis
         return None
     cost = _scaled(compared[0].better, -1)
     outcome, headline = _answer(cost, pilot, unit, metric_name, {result.arm: result for result in arms})
+    diverged = {arm: _diverged(runs.get(arm, ()), split) for arm in pilot.arms}
+    if outcome == PRUNE and (names := ", ".join(diverged[pilot.candidate])):
+        outcome = UNDECIDED
+        headline = (
+            f"Undecided: {names} ended without a finite {metric_name}, which speaks against fewer virtual tokens. The "
+            f"others alone would say: {headline[0].lower()}{headline[1:]}"
+        )
+    sentences = _further(pilot, compared, outcome, unit)
+    if names := ", ".join(name for arm in pilot.arms for name in diverged[arm]):
+        sentences.append(f"Without a finite {metric_name}, and so in no mean and no interval: {names}.")
     return PilotDecision(
         outcome,
         headline,
-        _further(pilot, compared, outcome, unit),
+        sentences,
         arms,
         compared,
         metric_name,
@@ -171,7 +182,7 @@ def _answer(
         )
     if cost.low > tolerance:
         return KEEP, (
-            f"Keep the full length: fewer virtual tokens cost at least {amount(cost.low, unit)} of {metric_name} "
+            f"Keep the full length: {_what(pilot)} cost at least {amount(cost.low, unit)} of {metric_name} "
             f"({rests}), more than the {amount(tolerance, unit)} accepted."
         )
     needed = seeds_to_settle(cost, tolerance)
@@ -191,21 +202,36 @@ def _further(pilot: Pilot, compared: Sequence[Compared], outcome: Outcome, unit:
     by_pair = {(each.arm, each.against): each.better for each in compared}
     sentences = []
     shape = by_pair.get(("pruned", "uniform"))
-    if shape is not None:
+    if pilot.candidate == "uniform":
+        sentences.append("The lengths are uniform: whether their split over the layers matters was not asked.")
+    elif shape is None:
+        sentences.append(
+            "Whether the split over the layers matters is not known yet: no seed has both kinds of lengths."
+        )
+    else:
         said = {
             "above": "Pruned lengths are better than uniform ones of the same size",
-            "below": "Pruned lengths are worse than uniform ones of the same size: use uniform ones",
+            "below": "Pruned lengths are worse than uniform ones of the same size",
             "undecided": "Pruned lengths were not shown to be better than uniform ones of the same size",
         }[shape.sign]
         sentences.append(f"{said}: {signed(shape, unit)} {unit}.")
-    else:
-        sentences.append("The lengths are uniform: whether their split over the layers matters was not asked.")
     even = by_pair.get(("uniform", "full"))
     uniform_will_do = shape is not None and even is not None and even.low is not None and -even.low <= pilot.tolerance
-    if uniform_will_do and outcome != PRUNE:
+    if uniform_will_do and (outcome != PRUNE or shape.sign == "below"):
         said = f"{signed(even, unit)} {unit} against the full length"
-        sentences.append(f"Uniform lengths of the same total meet the rule: {said}.")
+        sentences.append(f"Uniform lengths of the same total meet the rule, so use those: {said}.")
     return sentences
+
+
+def _what(pilot: Pilot) -> str:
+    """What the cost is of."""
+    return "so few virtual tokens" if pilot.candidate == "uniform" else "the budget's lengths"
+
+
+def _diverged(runs: Sequence[Run | None], split: str) -> list[str]:
+    """Names of finished runs whose metric is no finite number."""
+    measured = [(run, value) for run in runs if run is not None and (value := run.metric(split)) is not None]
+    return [run.name for run, value in measured if not isfinite(value)]
 
 
 def _result(arm: Arm, runs: Sequence[Run | None], split: str) -> ArmResult | None:

@@ -23,7 +23,7 @@ from analysis.pilot import Look, Pilot, look
 from analysis.pilot_caveats import caveats
 from analysis.pilot_decision import KEEP, PRUNE, PilotDecision, decide, rules, signed
 from analysis.run_table import lengths_text
-from analysis.runs import Run
+from analysis.runs import Run, shown
 from analysis.shareable import public_command, public_place, without_places
 from analysis.verdict import ORDERS, UNIFORM
 from apt_core.errors import AptError, AptFileNotFoundError, AptValueError
@@ -51,6 +51,7 @@ class ReportContent(NamedTuple):
     found: Look
     decision: PilotDecision
     audit: Audit | None  # None: not measured, or not readable
+    audit_problem: str  # why not readable
     measures: Measures | None
     written_at: str  # UTC
 
@@ -68,12 +69,16 @@ def gather(name: str, pilot: Pilot, root: Path, jobs: Jobs) -> ReportContent:
         raise AptValueError(
             f"pilot: {name!r} has no training of each kind with the same seed yet; finish it on the Pilot page first."
         )
+    audit, measures, problem = None, None, ""
     try:
-        audit, measures = audit_run(first), read_measures(first.folder, first.info.prefix_lengths)
-    except (AptFileNotFoundError, AptError, OSError):
-        audit, measures = None, None
+        measures = read_measures(first.folder, first.info.prefix_lengths)
+        audit = audit_run(first)
+    except AptFileNotFoundError:
+        pass  # not measured
+    except (AptError, OSError) as raised:
+        problem = shown(without_places(str(raised), root))
     now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    return ReportContent(name, pilot, root, found, decision, audit, measures, now)
+    return ReportContent(name, pilot, root, found, decision, audit, problem, measures, now)
 
 
 def report_html(content: ReportContent) -> str:
@@ -86,11 +91,15 @@ def report_html(content: ReportContent) -> str:
         html.section("Figures", *_figures(content)),
         html.section("Numbers", _arms_table(decision), _compared_table(decision), _runs_table(content)),
         html.section("May the gates be believed?", *_audit(content)),
-        html.section("Caveats", html.items(caveats(pilot, content.found, decision, content.audit))),
+        html.section("Caveats", html.items(_caveats(content))),
         html.section("Setting", html.facts(_setting(content))),
         html.section("How to repeat it", *_repeat(content)),
     ]
     return html.page(title, plotly_script(), "\n".join(body))
+
+
+def _caveats(content: ReportContent) -> list[str]:
+    return caveats(content.pilot, content.found, content.decision, content.audit, content.audit_problem)
 
 
 def _answer(decision: PilotDecision) -> str:
@@ -208,6 +217,8 @@ def _runs_table(content: ReportContent) -> str:
 
 def _audit(content: ReportContent) -> list[str]:
     audit, root = content.audit, content.root
+    if audit is None and content.audit_problem:
+        return [html.paragraph(f"What was measured of the first run cannot be read: {content.audit_problem}")]
     if audit is None:
         return [html.paragraph("The first run was not measured, so nothing is known for or against its gates.")]
     sentences = [f"{check.name} ({check.level}): {check.text}" for check in audit.checks]

@@ -29,6 +29,8 @@ from apt_core.sweep_format import SWEEP_FILE
 MAX_REASON = 600
 """characters of a reason that are kept"""
 _CACHED_RUNS = 4096
+LINK = "it is a link; links are not followed"
+"""why a folder is not read"""
 
 
 class Run:
@@ -145,7 +147,7 @@ def find_runs(roots: Iterable[Path]) -> Found:
             if entry.name.startswith(".") or not (entry.is_symlink() or entry.is_dir()):
                 continue
             folder = root / entry.name
-            found = "it is a link; links are not followed" if entry.is_symlink() else _look(folder)
+            found = LINK if entry.is_symlink() else _look(folder)
             if isinstance(found, str) and root in given and not entry.is_symlink() and is_sweep(folder):
                 folders += [folder] if folder not in folders else []
             elif isinstance(found, str):
@@ -180,6 +182,12 @@ def folders_holding(roots: Iterable[Path], *names: str) -> list[Path]:
 def is_sweep(folder: Path) -> bool:
     """Whether it holds the runs of a sweep, and is none itself."""
     return (folder / SWEEP_FILE).is_file() and not (folder / RUN_FILE).exists()
+
+
+def look_at(folder: Path) -> Run | Rejected:
+    """One run, with the checks of ``find_runs``, or why it is not shown."""
+    found = LINK if folder.is_symlink() else _look(folder)
+    return Rejected(folder, found) if isinstance(found, str) else Run(folder, found)
 
 
 def _look(folder: Path) -> RunInfo | str:

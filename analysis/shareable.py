@@ -19,7 +19,8 @@ def without_places(text: str, root: Path) -> str:
     """
     for given in sorted({str(root), str(root.absolute()), str(root.resolve())}, key=len, reverse=True):
         if given not in ("", ".", "/"):
-            text = re.sub(rf"(?<![\w./-]){re.escape(given)}(?=[/\\\s'\",;.)]|$)", RUNS, text)
+            behind = r"[/\\\s'\",;.)]|$" if Path(given).is_absolute() else "/"  # "data" alone may be a word
+            text = re.sub(rf"(?<![\w./-]){re.escape(given)}(?={behind})", RUNS, text)
     return _ABSOLUTE.sub(rf"{ELSEWHERE}/\1", text)
 
 

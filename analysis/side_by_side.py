@@ -76,8 +76,7 @@ def _identity(run: Run) -> dict[str, Any]:
     info = run.info
     data: object = info.data_hash
     if info.training.get("shots"):  # which examples are the few depends on the seed; what they are drawn from does not
-        sizes = {split: count for split, count in info.split_sizes.items() if split != "train"}
-        data = [info.data, sizes]
+        data = [info.data_dir, info.data, info.split_sizes, info.labels]
     return {
         "settings": {name: value for name, value in _settings(run).items() if name not in ("seed", "parent")},
         "data": data,

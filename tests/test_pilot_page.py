@@ -76,10 +76,11 @@ def test_data_is_checked_before_anything_is_kept(root, jobs, place, said):
     assert find_pilots(root).pilots == {}
 
 
-def test_names_that_are_taken_are_refused(root, jobs, own_data):
-    (root / "mine-full-s2").mkdir(parents=True)
+@pytest.mark.parametrize("taken", ["mine-full-s2", "mine-uniform-s1"])
+def test_names_that_are_taken_are_refused(root, jobs, own_data, taken):
+    (root / taken).mkdir(parents=True)
     app = rerun(button(fill(page("pilot"), str(own_data)), "Check the data and make the pilot").click())
-    assert "There is a folder mine-full-s2" in texts(app.error)
+    assert f"There is a folder {taken}" in texts(app.error)
     assert find_pilots(root).pilots == {}
 
 
@@ -154,6 +155,32 @@ def test_budget_can_be_changed_until_something_was_trained_with_it(root, jobs, r
     app = page("pilot")
     assert "Change the budget" not in labels(app)
     assert "so they stay" in texts(app.caption)
+
+
+def test_budget_can_still_be_changed_when_all_trainings_with_it_were_cancelled_in_the_queue(root, jobs, record_run):
+    create_pilot(root, "demo", PILOT)
+    record_trainings(record_run, root, only=1)
+    app = rerun(button(page("pilot"), "Start all 8 trainings").click())
+    assert "Change the budget" not in labels(app)
+    rerun(button(app, "Cancel all").click())
+    assert "Change the budget" in labels(page("pilot"))
+
+
+def test_training_that_keeps_failing_does_not_hide_the_answer(root, jobs, record_run):
+    create_pilot(root, "demo", PILOT)
+    record_trainings(record_run, root)
+    (root / "demo-uniform-s3").rename(root / "aside")
+    app = page("pilot")
+    assert steps(app)[-3:] == ["5 · Retrain · now", "6 · Decision · provisional", "7 · Report · provisional"]
+    assert "the answer is provisional" in texts(app.markdown)
+    assert "Download the report" in [each.proto.label for each in app.get("download_button")]
+
+
+def test_cost_of_a_language_model_is_asked_for_in_its_own_unit(root, jobs):
+    app = page("pilot")
+    assert field(app.number_input, "Accepted cost (points)").value == 2.0
+    app = rerun(field(app.selectbox, "Task").set_value("causal-lm"))
+    assert field(app.number_input, "Accepted cost (perplexity)").value == 0.1
 
 
 def test_one_click_starts_all_other_trainings(root, jobs, record_run):

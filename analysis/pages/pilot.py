@@ -9,6 +9,7 @@ import streamlit as st
 from analysis.pages import access, context, pilot_form, pilot_result, pilot_steps
 from analysis.pages.charts import choose_image_format
 from analysis.pilot import STEPS, Pilot, current_step, look
+from analysis.pilot_decision import decide
 from analysis.pilot_files import PILOTS_FOLDER, delete_pilot, find_pilots, undo_delete
 from analysis.runs import Rejected, shown
 from apt_core.errors import AptError
@@ -21,6 +22,7 @@ DELETING, DELETED, FAILED = "pilot_deleting", "pilot_deleted", "pilot_failed"
 ICONS = {
     "done": ":material/check_circle:",
     "now": ":material/radio_button_checked:",
+    "provisional": ":material/pending:",
     "skipped": ":material/remove_circle:",
 }
 
@@ -108,13 +110,17 @@ def _show_steps(name: str, pilot: Pilot, root: Path) -> None:
             continue
         done = number < now
         state = "now" if not done else "skipped" if number == 3 and not measured else "done"
+        state = "provisional" if number > now == 5 else state
         expanded = not done or show_step is pilot_result.show_decision
         with st.expander(f"{number} · {title} · {state}", icon=ICONS[state], expanded=expanded):
             show_step(place)
 
 
 def _is_open(number: int, place: pilot_steps.Place) -> bool:
-    """Whether a step can be looked at: what is done, what is now, and the budget already beside a missing audit."""
+    """Whether a step can be looked at: what is done, what is now, the budget already beside a missing audit, and an
+    answer, provisional, as soon as there is one: a training that keeps failing must not hide it."""
+    if place.now == 5 and number > 5:
+        return decide(place.pilot, {arm: place.found.runs(arm) for arm in place.pilot.arms}) is not None
     return number <= place.now or (place.now == 3 and number == 4)
 
 

@@ -9,7 +9,7 @@ import streamlit as st
 
 from analysis.inputs import data_place, model_name
 from analysis.pages import context
-from analysis.pilot import DEFAULT_TOLERANCE, MAX_QUESTION, MAX_SEEDS, Pilot, trainings
+from analysis.pilot import MAX_QUESTION, MAX_SEEDS, Pilot, default_tolerance, run_names, unit_of
 from analysis.pilot_costs import check_data
 from analysis.pilot_files import MAX_PILOT_NAME, check_pilot_name, create_pilot, pilot_path
 from analysis.runs import shown
@@ -128,12 +128,13 @@ def _settings(task: str) -> dict[str, Any]:
             help="Longer texts are cut.",
         )
         tolerance = cells[3].number_input(
-            "Accepted cost",
+            f"Accepted cost ({unit_of(task)})",
             min_value=0.0,
-            value=DEFAULT_TOLERANCE,
-            step=0.5,
-            help="How much of the metric fewer virtual tokens may cost, in points (a hundredth of a metric from 0 to "
-            "1), or in the metric's own unit where less is better. Decide it before you see a result.",
+            value=default_tolerance(task),
+            step=default_tolerance(task) / 4,
+            key=f"pilot tolerance {task}",
+            help="How much of the metric fewer virtual tokens may cost. Points: hundredths of a metric from 0 to 1. "
+            "Decide it before you see a result.",
         )
         device = cells[4].selectbox("Device", ["auto", "cpu", "cuda"], help="auto takes a GPU where there is one.")
     return {
@@ -158,7 +159,7 @@ def _make(root: Path, name: str, place: str, fields: dict[str, Any]) -> str:
         fields["data"] = {"train_file" if found.is_file() else "data_dir": str(found), **fields["data"]}
     fields["model"] = model_name(fields["model"], allowed)
     pilot = Pilot(created_at=utc_now(), **fields)
-    taken = [each.name for each in trainings(name, pilot) if (root / each.name).exists()]
+    taken = [each for each in run_names(name, pilot) if (root / each).exists()]
     if taken:
         raise bad_value("name", name, "one whose runs do not exist yet", f"There is a folder {taken[0]}.")
     checked = check_data(pilot.task, DataSource(**pilot.data), pilot.shots, pilot.seeds[0])

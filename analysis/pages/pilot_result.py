@@ -67,10 +67,9 @@ def show_decision(place: Place) -> None:
 
 def show_report(place: Place) -> None:
     """The download; the file is made when it is asked for."""
-    try:
-        content = gather(place.name, place.pilot, place.root, place.jobs)
-    except (AptError, OSError) as problem:
-        st.error(context.plain(shown(problem)))
+    found = place.found
+    if decide(place.pilot, {arm: found.runs(arm) for arm in place.pilot.arms}) is None:
+        st.info("There is nothing to report before something was decided.")
         return
     st.markdown(
         "One HTML file of about 5 MB: question, answer, figures, tables, caveats, setting, and the commands that "
@@ -78,7 +77,7 @@ def show_report(place: Place) -> None:
     )
     st.download_button(
         "Download the report",
-        lambda: report_html(content).encode(),
+        lambda: report_html(gather(place.name, place.pilot, place.root, place.jobs)).encode(),
         f"{place.name}-report.html",
         "text/html",
         type="primary",

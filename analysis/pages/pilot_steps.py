@@ -15,7 +15,7 @@ from analysis.live_training import pace_of
 from analysis.pages import context, job_actions, job_card
 from analysis.pages.audit_data import audited
 from analysis.pages.gate_data import open_gates, weights_of
-from analysis.pilot import KEPT_PERCENT, Look, Pilot, TrainingState, arguments_of, look, propose, start
+from analysis.pilot import KEPT_PERCENT, Look, Pilot, TrainingState, arguments_of, look, propose, start, unit_of
 from analysis.pilot_costs import duration, slots_for, training_seconds
 from analysis.pilot_files import save_pilot
 from analysis.run_table import lengths_text
@@ -59,7 +59,11 @@ def _time(place: Place, count: int) -> str:
     each = training_seconds(place.pilot, context.found().runs)
     if each is None:
         return "time not known before the first training"
-    return duration(each * -(-count // min(count, slots_for(place.pilot.device))))
+    try:
+        slots = slots_for(place.pilot.device)
+    except AptError:  # a setting of the machine that the Jobs page names
+        slots = 1
+    return duration(each * -(-count // min(count, slots)))
 
 
 def show_question(place: Place) -> None:
@@ -76,7 +80,7 @@ def show_question(place: Place) -> None:
         "full length": f"{pilot.num_virtual_tokens} virtual tokens in every layer",
         "epochs": pilot.epochs,
         "seeds": ", ".join(map(str, pilot.seeds)),
-        "accepted cost": f"{pilot.tolerance:g} points, or the metric's own unit where less is better",
+        "accepted cost": f"{pilot.tolerance:g} {unit_of(pilot.task)}",
     }
     st.table(pd.DataFrame({"": [shown(str(value)) for value in rows.values()]}, index=list(rows)).map(context.plain))
 
@@ -139,9 +143,9 @@ def show_budget(place: Place) -> None:
         f"{budget.total} of {run.info.total_tokens} virtual tokens, "
         f"{'spread evenly' if budget.weighed_by == UNIFORM else 'shared out by ' + ORDERS[budget.weighed_by]}."
     )
-    used = [each for each in place.found.trainings if each.training.arm != "full" and each.state != "to start"]
-    if used:
-        st.caption("Trainings with these lengths exist, so they stay. A new pilot can try others.")
+    others = [each for each in place.found.trainings if each.training.arm != "full"]
+    if any(each.waits or each.run is not None for each in others):
+        st.caption("Trainings with these lengths run or were made, so they stay. A new pilot can try others.")
     elif context.may_edit() and st.button("Change the budget", icon=":material/edit:"):
         _save(place, place.pilot.model_copy(update={"budget": None}))
 

@@ -8,6 +8,7 @@ import pandas as pd
 import streamlit as st
 
 from analysis.pages import context, run_actions
+from analysis.pages.charts import show_downloads
 from analysis.run_table import (
     COLUMNS,
     DEFAULT_COLUMNS,
@@ -195,13 +196,7 @@ def _table(places: tuple[str, ...], all_places: tuple[str, ...], columns: list[s
     if clicked:
         _open(entries[clicked.row].run.key)
     run_actions.show_bar(actions, [entries[row] for row in event.selection.rows if row < len(entries)])
-    st.download_button(
-        "Download table (CSV)",
-        lambda: table.drop(columns="open").to_csv(index=False),
-        "runs.csv",
-        "text/csv",
-        icon=":material/download:",
-    )
+    show_downloads("runs", "runs", lambda: table.drop(columns="open"))
 
 
 def _places(entries: list[Entry]) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from analysis.investment import (
     reading,
 )
 from analysis.runs import Run
+from analysis.side_by_side import folded
 from apt_core.estimates import Estimate, estimate
 from apt_core.run_format import update_finished_run
 
@@ -165,6 +166,21 @@ def test_runs_of_other_tasks_backbones_data_or_metrics_are_other_pools(run):
 def test_few_shot_runs_of_all_seeds_are_one_pool(run):
     few = {"epochs": 2, "shots": 8}
     assert len(pools([run("a", data_hash="1", training=few), run("b", data_hash="2", seed=2, training=few)])) == 1
+
+
+def test_few_shot_runs_of_other_folders_are_not_mixed(run):
+    few = {"epochs": 2, "shots": 8}
+    places = ["tickets-2023", "tickets-2024", "x" * 300 + "/a", "x" * 300 + "/b"]
+    runs = [run(f"r{n}", data_hash=str(n), seed=n, training=few, data_dir=place) for n, place in enumerate(places)]
+    assert [len(pool.runs) for pool in pools(runs)] == [1] * 4
+    assert len(folded(runs)) == 4
+
+
+def test_run_that_does_not_count_its_parameters_is_left_out_and_not_free(run):
+    runs = [run("counted"), run("not", num_parameters={})]
+    options, left_out = options_of(runs, AXES["parameters"])
+    assert [each.name for each in options] == ["counted"]
+    assert [(each.name, reason) for each, reason in left_out] == [("not", "it does not count its parameters")]
 
 
 def test_options_fold_seeds_and_say_what_is_left_out(run):

@@ -199,6 +199,7 @@ def test_measuring_at_the_end_of_the_training_is_waited_for(tmp_path, jobs, reco
         ({"task": "copa"}, "task 'copa' instead of 'pydoc-topic'"),
         ({"prefix_lengths": [1, 1, 1, 1, 1, 1]}, "lengths"),
         ({"training": {"epochs": 9}}, "epochs 9 instead of 2"),
+        ({"training": {"epochs": 2, "max_length": 64}}, "sub-words per text 64 instead of 128"),
     ],
 )
 def test_another_run_under_the_same_name_is_told_apart(tmp_path, jobs, record_run, fields, said):
@@ -207,6 +208,36 @@ def test_another_run_under_the_same_name_is_told_apart(tmp_path, jobs, record_ru
     first = look("demo", PILOT, tmp_path, jobs).first
     assert (first.state, first.can_start) == ("another run", False)
     assert said in first.problem
+
+
+def test_retraining_on_data_that_has_changed_is_told_apart(tmp_path, jobs, record_run):
+    folders = {folder.name: folder for folder in record_trainings(record_run, tmp_path)}
+    for name in ("demo-full-s2", "demo-pruned-s2", "demo-uniform-s2"):
+        edit(folders[name], data_hash="few-shot examples of another seed")
+    assert states(look("demo", PILOT, tmp_path, jobs)) == ["finished"] * 9
+    edit(folders["demo-pruned-s1"], data_hash="edited since")
+    found = look("demo", PILOT, tmp_path, jobs)
+    (other,) = [each for each in found.trainings if each.state != "finished"]
+    assert (other.training.name, other.state) == ("demo-pruned-s1", "another run")
+    assert "the data has changed since" in other.problem
+
+
+def test_training_with_lengths_that_were_changed_is_submitted_anew(tmp_path, jobs, record_run):
+    record_trainings(record_run, tmp_path, only=1)
+    pruned = look("demo", PILOT, tmp_path, jobs).trainings[1]
+    job = start(pruned, "demo", PILOT, tmp_path, jobs)
+    jobs.states[job.id] = "cancelled"
+    changed = PILOT.model_copy(update={"budget": ChosenBudget(weighed_by="gate", prefix_lengths=(1, 2, 3, 5, 6, 7))})
+    again = start(look("demo", changed, tmp_path, jobs).trainings[1], "demo", changed, tmp_path, jobs)
+    assert again.arguments[again.arguments.index("--prefix-lengths") + 1] == "1,2,3,5,6,7"
+
+
+def test_run_folder_that_is_a_link_is_no_training(tmp_path, jobs, record_run):
+    (folder,) = record_trainings(record_run, tmp_path / "elsewhere", only=1)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / folder.name).symlink_to(folder)
+    first = look("demo", PILOT, tmp_path / "runs", jobs).first
+    assert (first.state, first.problem) == ("another run", "it is a link; links are not followed")
 
 
 def test_damaged_run_folder_is_no_training(tmp_path, jobs):

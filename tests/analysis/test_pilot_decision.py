@@ -27,6 +27,7 @@ def runs_of(metric: str = "accuracy", split: str = "validation", **values: list[
             None
             if value is None
             else SimpleNamespace(
+                name=f"{arm}-{number}",
                 metric=lambda of="validation", value=value: value if of in ("validation", split) else None,
                 info=SimpleNamespace(
                     metric_name=metric,
@@ -35,7 +36,7 @@ def runs_of(metric: str = "accuracy", split: str = "validation", **values: list[
                     seconds=10.0,
                 ),
             )
-            for value in each
+            for number, value in enumerate(each, start=1)
         ]
         for arm, each in values.items()
     }
@@ -81,8 +82,38 @@ def test_clear_loss_keeps_the_full_length_and_says_when_uniform_would_do():
     assert found.outcome == KEEP
     assert "cost at least" in found.headline
     assert "more than the 2.0 points accepted" in found.headline
-    assert "worse than uniform ones of the same size: use uniform ones" in found.sentences[0]
-    assert "Uniform lengths of the same total meet the rule" in found.sentences[1]
+    assert "the budget's lengths cost at least" in found.headline
+    assert "Pruned lengths are worse than uniform ones of the same size: " in found.sentences[0]
+    assert "Uniform lengths of the same total meet the rule, so use those: " in found.sentences[1]
+
+
+def test_nothing_is_recommended_where_no_lengths_meet_the_rule():
+    found = decided(full=[0.60, 0.61, 0.62], pruned=[0.40, 0.412, 0.418], uniform=[0.50, 0.511, 0.519])
+    assert found.outcome == KEEP
+    assert "worse than uniform ones" in found.sentences[0]
+    assert len(found.sentences) == 1
+
+
+def test_lengths_that_are_not_uniform_are_not_called_so_before_a_uniform_run_is_there():
+    found = decided(full=[0.60, 0.61, 0.62], pruned=[0.60, 0.611, 0.619])
+    assert found.sentences == [
+        "Whether the split over the layers matters is not known yet: no seed has both kinds of lengths."
+    ]
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_training_that_diverged_speaks_against_pruning_and_is_named(value):
+    full, pruned = [10.0, 10.1, 10.2, 10.1], [10.0, 10.09, 10.21, 10.1]
+    assert decided(0.5, "perplexity", full=full, pruned=pruned).outcome == PRUNE
+    found = decided(0.5, "perplexity", full=full, pruned=[*pruned[:3], value])
+    assert found.outcome == UNDECIDED
+    assert found.headline.startswith(
+        "Undecided: pruned-4 ended without a finite perplexity, which speaks against fewer"
+    )
+    assert found.sentences[-1] == "Without a finite perplexity, and so in no mean and no interval: pruned-4."
+    found = decided(0.5, "perplexity", full=[*full[:3], value], pruned=pruned)
+    assert found.outcome == PRUNE
+    assert found.sentences[-1].endswith("no interval: full-4.")
 
 
 def test_wide_interval_is_undecided_and_says_how_many_seeds_more():

@@ -159,7 +159,9 @@ def test_damaged_measures_and_gates_leave_the_rest_standing(root):
     (root / "demo-full-s1" / "measures.json").write_text("{")
     next((root / "demo-full-s1" / "gates").iterdir()).write_bytes(b"damaged")
     text, page = reported(root)
-    assert "The first run was not measured" in page.text
+    assert "What was measured of the first run cannot be read:" in page.text
+    assert "nobody has checked" not in page.text
+    assert str(root) not in page.text
     assert '"gate-profile"' not in text
     assert "Prune:" in page.text
 
