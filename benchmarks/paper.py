@@ -7,9 +7,8 @@ says what it will cost, trains what ``benchmarks/results/paper.json`` lacks, as 
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,14 +19,14 @@ from apt_core.command_line import run_typer, say
 from apt_core.config import MAX_TOKENS_PER_LAYER, canonical_name
 from apt_core.errors import bad_value
 from apt_core.files import write_atomic
-from apt_core.jobs import locks
 from benchmarks.paper_costs import cost_of, costs_text, speed_of
 from benchmarks.paper_methods import METHODS, OTHER_READINGS
 from benchmarks.paper_page import page
 from benchmarks.paper_plan import Request, check_request, counts
-from benchmarks.paper_results import Results
-from benchmarks.paper_runs import Where, check_places, do_all, places
+from benchmarks.paper_results import Grid, Results
+from benchmarks.paper_runs import Where, do_all, places
 from benchmarks.paper_settings import Options, Setting, Sizes, make_setting
+from benchmarks.results_file import alone
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "paper.json"
@@ -35,8 +34,8 @@ PAGE = ROOT / "docs" / "results.md"
 REHEARSAL = "rehearsal.json"
 """in the folder of the runs: where results of a few steps are, so that they are never taken for real ones"""
 
-DRIVER_FILE = ".driver"
-"""in the folder of the runs: locked while a call works on it"""
+DRIVER = "driver"
+"""in the folder of the runs: held while a call works on it"""
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -92,7 +91,7 @@ def paper(
     if results is None:
         results = RESULTS if max_steps is None else where.runs / REHEARSAL
     results = results.resolve()
-    known, page_path = Results(results), PAGE if results == RESULTS else results.with_suffix(".md")
+    page_path = PAGE if results == RESULTS else results.with_suffix(".md")
     options = Options(max_length, num_virtual_tokens, max_steps, _epochs(epochs), data_dir)
     sizes: dict[Setting, Sizes] = {}
     for name in _names("model", model):
@@ -104,34 +103,28 @@ def paper(
     request = Request(tuple(sizes), tuple(_names("methods", methods)), seeds, grid_seeds, rates)
     check_request(request)
     jobs = places(where.runs, executor, address, workers)
-    check_places(jobs, request)
-
-    left = counts(request, known)
-    costs = [
-        cost_of(setting, found, speed_of(setting, known, data_dir), left)
-        for setting, found in sizes.items()
-        if any(count.trainings or count.tests for count in left if count.setting == setting)
-    ]
-    say(costs_text(costs, workers))
     if dry_run:
+        say(_costs(request, sizes, Results(results), where, workers))
         return
-    write_page = partial(_write_page, known, page_path)
-    with _alone(where.runs):
+    with alone(where.runs / DRIVER, "runs"), alone(results, "results"):
+        known = Results(results)
+        known.check_grids(request.settings, request.methods, Grid(rates, grid_seeds))
+        say(_costs(request, sizes, known, where, workers))
+        write_page = partial(_write_page, known, page_path)
         do_all(request, known, jobs, where, workers=workers, changed=write_page, say=say)
-    write_page()
+        write_page()
     say(f"results: {results}, page: {page_path}")
 
 
-@contextlib.contextmanager
-def _alone(runs: Path) -> Iterator[None]:
-    """Holds the folder of the runs against a second call at the same time."""
-    descriptor = locks.take(runs / DRIVER_FILE)
-    if descriptor is None:
-        raise bad_value("runs", str(runs), "a folder that no other call of this command works on")
-    try:
-        yield
-    finally:
-        os.close(descriptor)
+def _costs(request: Request, sizes: Mapping[Setting, Sizes], known: Results, where: Where, workers: int) -> str:
+    """What is left to do, and what it will take."""
+    left = counts(request, known)
+    costs = [
+        cost_of(setting, found, speed_of(setting, known, where.data_dir, where.device), left)
+        for setting, found in sizes.items()
+        if any(count.trainings or count.tests for count in left if count.setting == setting)
+    ]
+    return costs_text(costs, workers)
 
 
 def _write_page(known: Results, path: Path) -> None:

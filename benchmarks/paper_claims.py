@@ -9,7 +9,7 @@ from apt_core.estimates import CONFIDENCE, Difference
 from apt_core.metric_names import reading_unit
 from benchmarks.paper_methods import ABLATIONS, APT, METHODS, PLUS, PT2, STAR
 from benchmarks.paper_results import Table
-from benchmarks.paper_statistics import Comparison, compare, compare_over_tables, lower_centre, profile
+from benchmarks.paper_statistics import Comparison, compare, compare_over_tables, lower_centre, profile, with_most_seeds
 
 Verdict = Literal["held", "did not hold", "undecided at this size", "not measured"]
 WORD_METRIC = "entity_f1"
@@ -45,7 +45,10 @@ def claims(tables: Sequence[Table]) -> list[Claim]:
     holds if all do.
     """
     alone = {each: compare(table) for each, table in enumerate(tables)}
-    full = [table for table in tables if table.setting.shots is None and reading_unit(table.metric_name)[1] == "points"]
+    whole = [
+        table for table in tables if table.setting.shots is None and reading_unit(table.metric_name)[1] == "points"
+    ]
+    full = list({table.setting.task: table for table in whole}.values())  # of several settings of a task the last
     deciding = full or list(tables)[:1]
     pairs = [pair for _, group in _COMPARED for pair in group]
     overall = {(each.method, each.other): each for each in compare_over_tables(deciding, pairs)}
@@ -55,23 +58,42 @@ def claims(tables: Sequence[Table]) -> list[Claim]:
         lines = []
         for pair, mean in zip(group, decided, strict=True):
             if mean is not None and len(deciding) > 1:
-                lines.append(f"{_titles(pair)}, mean over {len(deciding)} tasks, all examples: {_words(mean, None)}")
+                lines.append(f"{_titles(pair)}, {_mean_of(deciding, pair)}: {_words(mean, None)}")
             for index, table in enumerate(tables):
                 mine = [each for each in alone[index] if (each.method, each.other) == pair]
-                lines += [f"{_titles(pair)}, {table_title(table)}: {_words(each, table)}" for each in mine]
+                lines += [f"{_titles(pair)}, {table_title(table, tables)}: {_words(each, table)}" for each in mine]
         if statement == _COMPARED[-1][0]:
             lines += [line for line in map(_spread_line, full) if line]
         found.append(Claim(statement, _verdict(decided), lines))
     return [*found, _profile_claim(full)]
 
 
-def table_title(table: Table) -> str:
-    """Which data a table is of."""
-    shots = table.setting.shots
+def table_title(table: Table, among: Sequence[Table] = ()) -> str:
+    """Which data a table is of; with its settings, where others are of the same.
+
+    Args:
+        among: all tables of its backbone.
+    """
+    setting = table.setting
+    shots = setting.shots
+    alike = [each for each in among if (each.setting.task, each.setting.shots) == (setting.task, shots)]
+    settings = ""
+    if len(alike) > 1:
+        settings = (
+            f", epochs: {setting.epochs}, up to {setting.max_length} sub-words, {setting.num_virtual_tokens} tokens"
+        )
     if shots is None:
-        return f"{table.setting.task}, all examples"
+        return f"{setting.task}, all examples{settings}"
     unit = "per class" if table.split_sizes["train"] > shots else "in all"
-    return f"{table.setting.task}, {shots} examples {unit}"
+    return f"{setting.task}, {shots} examples {unit}{settings}"
+
+
+def _mean_of(tables: Sequence[Table], pair: tuple[str, str]) -> str:
+    """Over which tasks a difference is averaged, and which are left out of it."""
+    used = with_most_seeds(tables, *pair)
+    left = ", ".join(table.setting.task for table in tables if table not in used)
+    without = f" (without {left}: fewer seeds)" if left else ""
+    return f"mean over {len(used)} task{'s' if len(used) > 1 else ''}, all examples{without}"
 
 
 def difference_text(difference: Difference, metric_name: str) -> str:

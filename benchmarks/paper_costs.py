@@ -48,14 +48,16 @@ class Cost(NamedTuple):
     speed: Speed
 
 
-def speed_of(setting: Setting, results: Results, data_dir: str | None) -> Speed:
-    """From trainings of the same task and backbone, or else measured now, which takes some seconds."""
+def speed_of(setting: Setting, results: Results, data_dir: str | None, device: str) -> Speed:
+    """From trainings of the same task and backbone on that device, or else measured now, which takes some seconds."""
     known = []
     for table in results.tables:
         same = ("model", "task", "max_length")
         if all(getattr(table.setting, name) == getattr(setting, name) for name in same):
             splits = table.split_sizes
             for each in table.trainings:
+                if device != "auto" and not each.device.startswith(device):
+                    continue
                 passes = _passes(table.setting.epochs, splits["train"], splits["validation"], each.method)
                 known.append(each.seconds / passes)
     if known:
@@ -113,4 +115,4 @@ def _measured_now(model: str, task: str, max_length: int, data_dir: str | None) 
     done = subprocess.run([*command, "--max-length", str(max_length)], env=environment, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"measuring the speed of {task}: {done.stderr[-2000:]}")
-    return Speed(float(done.stdout.split()[-1]), "a short measurement now")
+    return Speed(float(done.stdout.split()[-1]), "a short measurement now, on the processor")

@@ -36,7 +36,8 @@ METHODS: dict[str, Method] = {
     "pt2": Method("PT-2", "P-tuning v2: prefixes without gates", _NO_GATES),
     "apt": Method("APT", "token gates from the hidden state and a scale for every layer"),
     "pt2-star": Method("PT-2*", "PT-2 with lengths in proportion to the gates of APT's run of the same seed: in all as "
-                       "many virtual tokens as these gates add up to, at most PT-2's", _NO_GATES, "gates"),
+                       "many virtual tokens as these gates add up to, at most PT-2's; PT-2's if that run diverged",
+                       _NO_GATES, "gates"),
     "pt2-plus": Method("PT-2+", "PT-2 with so many more virtual tokens that it trains as many parameters as APT",
                        _NO_GATES, "parameters"),
     "without-h": Method("APT without h", "one learned gate per virtual token, the same for every input",

@@ -13,7 +13,7 @@ from apt_core.markdown import last_name, plain
 from apt_core.markdown import table as markdown_table
 from apt_core.metric_names import reading_unit
 from benchmarks.paper_claims import claims, table_title
-from benchmarks.paper_methods import APT, FINE_TUNING_FACTOR, METHODS, PT2, STAR
+from benchmarks.paper_methods import APT, FINE_TUNING_FACTOR, METHODS, PT2, STAR, rates_of
 from benchmarks.paper_published import published_for
 from benchmarks.paper_results import Table
 from benchmarks.paper_statistics import Comparison, compare, profile, scores
@@ -24,12 +24,14 @@ TITLE = "# The claims of Adaptive Prefix Tuning, measured again"
 _HOW = (
     "Zhang et al., *Towards Adaptive Prefix Tuning for Parameter-Efficient Language Model Fine-tuning*, ACL 2023 "
     "([arXiv 2305.15212](https://arxiv.org/abs/2305.15212)). Every method is trained with the same learning rates on "
-    "the first seeds; the rate that is best on validation is chosen, the other seeds are trained with it, and test is "
-    f"measured with it only, once per run. Fine-tuning takes each rate times {FINE_TUNING_FACTOR}. The checkpoint of a "
-    "run is its best one on validation, so validation flatters; few-shot trainings choose on the whole validation "
+    "the first seeds (*of*: these rates and seeds); the rate that is best on validation is chosen, the other seeds are "
+    "trained with it, and test is measured with it only, once per run. Fine-tuning takes each rate times "
+    f"{FINE_TUNING_FACTOR}. The checkpoint of a run is its best one on validation, so validation flatters; few-shot "
+    "trainings choose on the whole validation "
     f"split, which flatters all of them. Means over seeds with {100 * CONFIDENCE:.0f} % intervals (Student's t). *APT "
     "minus it* is paired by seed, p from a paired t test, *corrected* by Holm for all comparisons of the table; only "
-    "what is corrected decides. Minutes are of a training on a machine that may have done other things meanwhile."
+    "what is corrected decides. Differences are turned so that above 0 is better for the first, also where a lower "
+    "metric is. Minutes are of a training on a machine that may have done other things meanwhile."
 )
 
 
@@ -51,7 +53,7 @@ def page(tables: Sequence[Table], source: str) -> str:
             lines += [f"{number}. {plain(claim.statement)} **{claim.verdict[0].upper()}{claim.verdict[1:]}.**"]
             lines += [f"    - {plain(line)}" for line in claim.lines]
         for table in mine:
-            lines += ["", f"### {plain(table_title(table))}", "", _facts(table), *_table(table)]
+            lines += ["", f"### {plain(table_title(table, mine))}", "", _facts(table), *_table(table)]
             lines += [*_profile(table), *_published(table)]
     lines += ["", "## Methods", "", *(f"- **{plain(method.title)}**: {method.about}" for method in METHODS.values())]
     return "\n".join(lines) + "\n"
@@ -75,12 +77,12 @@ def _table(table: Table) -> list[str]:
         runs = table.final(method)
         if not runs:
             continue
-        tried = sorted({each.learning_rate for each in table.trainings if each.method == method})
+        tried = sorted(rates_of(method, table.grids[method].rates))
         rows.append(
             [
                 plain(about.title),
                 f"{table.chosen[method]:g}",
-                " ".join(f"{rate:g}" for rate in tried),
+                f"{' '.join(f'{rate:g}' for rate in tried)}, {table.grids[method].seeds}",
                 str(len(runs)),
                 f"{np.mean([sum(run.prefix_lengths) for run in runs.values()]):.0f}",
                 f"{np.mean([run.parameters for run in runs.values()]):,.0f}",
@@ -117,7 +119,7 @@ def _profile(table: Table) -> list[str]:
     rows = {
         plain("mean of |lambda| alpha"): found.weight,
         "share of all gates": found.share,
-        "spread of alpha over validation examples": found.spread,
+        "spread of alpha over validation examples, best checkpoint": found.spread,
     }
     cells = [[name, *(_interval(value, digits=4) for value in row)] for name, row in rows.items()]
     return [

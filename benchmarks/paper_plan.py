@@ -107,17 +107,27 @@ def counts(request: Request, results: Results) -> list[Count]:
         for method in request.methods:
             rates, seeds = rates_of(method, request.rates), range(1, request.seeds + 1)
             rate = _choice(request, table, method)
-            mine = [] if table is None else [each for each in table.trainings if each.method == method]
-            known = {(each.learning_rate, each.seed): each for each in mine}
             if rate is None:
-                grid = [(each, seed) for each in rates for seed in seeds[: request.grid_seeds]]
-                trainings = sum(cell not in known for cell in grid) + request.seeds - request.grid_seeds
-                left.append(Count(setting, method, trainings, request.seeds))
+                grid = [
+                    _known(request, table, method, each, seed) for each in rates for seed in seeds[: request.grid_seeds]
+                ]
+                left.append(
+                    Count(setting, method, grid.count(None) + request.seeds - request.grid_seeds, request.seeds)
+                )
                 continue
-            trainings = sum((rate, seed) not in known for seed in seeds)
-            tests = sum((rate, seed) not in known or not known[rate, seed].tested for seed in seeds)
-            left.append(Count(setting, method, trainings, tests))
+            known = [_known(request, table, method, rate, seed) for seed in seeds]
+            tests = sum(each is None or not each.tested for each in known)
+            left.append(Count(setting, method, known.count(None), tests))
     return left
+
+
+def _known(request: Request, table: Table | None, method: str, rate: float, seed: int) -> Measured | None:
+    """A training that need not be made again: it has the lengths that it would have now, if these are known."""
+    try:
+        lengths = _lengths(request, table, method, seed)
+    except LookupError:
+        return None
+    return table.find(method, rate, seed, lengths) if table is not None else None
 
 
 def _open(request: Request, table: Table | None, setting: Setting, method: str) -> Iterator[Training]:
@@ -180,5 +190,6 @@ def _lengths(request: Request, table: Table | None, method: str, seed: int) -> t
     source: Measured | None = table.find(APT, rate, seed) if rate is not None else None
     if source is None:
         raise LookupError(method)
-    mass = source.gate_mass or [1.0] * len(source.prefix_lengths)  # it diverged: its gates say nothing
-    return star_lengths(mass, sum(source.prefix_lengths))
+    if source.gate_mass is None:  # it diverged: its gates say nothing
+        return tuple(source.prefix_lengths)
+    return star_lengths(source.gate_mass, sum(source.prefix_lengths))

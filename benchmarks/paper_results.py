@@ -5,13 +5,14 @@ Axes: L layers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from apt_core.errors import AptValueError
+from apt_core.errors import AptValueError, bad_value
 from apt_core.files import write_atomic
 from apt_core.gate_log import GateLog
 from apt_core.json_files import read_model
@@ -59,6 +60,15 @@ class Measured(BaseModel):
         return sum(self.num_parameters.values())
 
 
+class Grid(NamedTuple):
+    """What a learning rate was chosen from."""
+
+    rates: tuple[float, ...]
+    """as they are for prefixes"""
+    seeds: int
+    """that were trained with each"""
+
+
 class Table(BaseModel):
     """What was measured with one setting."""
 
@@ -71,6 +81,8 @@ class Table(BaseModel):
     """of the data of seed 1; few-shot examples differ from seed to seed"""
     chosen: dict[str, float] = Field(default_factory=dict)
     """method -> learning rate that was best on validation"""
+    grids: dict[str, Grid] = Field(default_factory=dict)
+    """method -> what it was chosen from"""
     trainings: list[Measured] = Field(default_factory=list)
 
     @property
@@ -149,12 +161,30 @@ class Results:
         table.trainings = [*others, measured]
         self.save()
 
-    def choose(self, setting: Setting, method: str, rate: float) -> None:
+    def choose(self, setting: Setting, method: str, rate: float, grid: Grid) -> None:
         """Notes the learning rate that a method is measured with, if it is another than before, and saves."""
         table = self.table(setting)
-        if table is not None and table.chosen.get(method) != rate:
-            table.chosen[method] = rate
+        if table is not None and (table.chosen.get(method), table.grids.get(method)) != (rate, grid):
+            table.chosen[method], table.grids[method] = rate, grid
             self.save()
+
+    def check_grids(self, settings: Iterable[Setting], methods: Sequence[str], grid: Grid) -> None:
+        """Refuses to choose some methods of a table from other learning rates than the rest of it.
+
+        Raises:
+            AptValueError: naming a method that would be left with its own grid.
+        """
+        for setting in settings:
+            table = self.table(setting)
+            for method, other in table.grids.items() if table is not None else ():
+                if method not in methods and other != grid:
+                    rates = ",".join(f"{rate:g}" for rate in other.rates)
+                    raise bad_value(
+                        "learning-rates",
+                        f"{','.join(f'{rate:g}' for rate in grid.rates)} on {grid.seeds} seeds",
+                        f"{rates} on {other.seeds} seeds, which {method} of {setting.task} was chosen from",
+                        f"Or name {method}, too, in --methods, or another file in --results.",
+                    )
 
     def save(self) -> None:
         """Writes the file in one step.

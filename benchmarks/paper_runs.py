@@ -9,24 +9,29 @@ from __future__ import annotations
 import shutil
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from tqdm.auto import tqdm
 
-from apt_core.errors import AptError, bad_value
-from apt_core.jobs.interface import WAITING, Job, Jobs
+from apt_core.errors import AptError
+from apt_core.jobs.interface import WAITING, Job, Jobs, JobState
 from apt_core.jobs.local import LocalJobs
 from apt_core.jobs.places import JOBS_FOLDER, Executor, place
-from apt_core.run_format import RUN_FILE, read_run_info, status_of
+from apt_core.run_format import RUN_FILE, RunInfo, read_run_info, status_of
 from benchmarks.paper_methods import METHODS
 from benchmarks.paper_plan import Request, Training, chosen_rates, counts, open_trainings
-from benchmarks.paper_results import Results, measured_of
+from benchmarks.paper_results import Grid, Results, measured_of
 from benchmarks.paper_settings import place_words, words_of
 
 LOOK_SECONDS = 1.0
 LOG_LINES = 20
+PATIENCE = 60
+"""looks in a row at a job that may fail, as the cluster does not answer"""
+ATTEMPTS = 3
+"""how often a training is begun whose job was lost with its node"""
 FINE_TUNING = (sys.executable, "-m", "benchmarks.fine_tuning")
 
 
@@ -34,8 +39,8 @@ class Places(NamedTuple):
     """Where jobs run."""
 
     prefixes: Jobs
-    all_weights: Jobs | None
-    """for fine-tuning, which is not a command of ``apt_core``; None where it cannot run"""
+    all_weights: Jobs
+    """for fine-tuning, which is not a command of ``apt_core``; on this machine always"""
 
 
 class Where(NamedTuple):
@@ -54,20 +59,10 @@ def places(runs: Path, executor: Executor, address: str | None, workers: int) ->
         AptValueError: if an argument is not usable.
     """
     if executor == "ray":
-        return Places(place(runs, executor="ray", address=address, storage=""), None)
-    prefixes = place(runs, executor=executor, address=address, slots=workers)
+        prefixes = place(runs, executor="ray", address=address, storage="")
+    else:
+        prefixes = place(runs, executor=executor, address=address, slots=workers)
     return Places(prefixes, LocalJobs(runs / JOBS_FOLDER, program=FINE_TUNING, slots=workers))
-
-
-def check_places(where: Places, request: Request) -> None:
-    """Refuses methods that cannot run there.
-
-    Raises:
-        AptValueError: naming them.
-    """
-    if where.all_weights is None and any(METHODS[method].all_weights for method in request.methods):
-        accepted = "the other methods with --executor ray, whose nodes have no benchmarks"
-        raise bad_value("methods", list(request.methods), accepted, "Fine-tune with --executor local.")
 
 
 def do_all(
@@ -120,9 +115,12 @@ class _Driver:
         self._request, self._results, self._jobs = request, results, jobs
         self._where, self._workers, self._changed = where, workers, changed
         self._failures: list[str] = []
-        waiting = [job for job in jobs.prefixes.list() if jobs.prefixes.status(job.id) in WAITING]
-        self._adopted = {job.run_folder: job for job in waiting}
-        self._mine: dict[str, Job] = {}
+        self._adopted = {
+            job.run_folder: (place, job) for place in jobs for job in place.list() if place.status(job.id) in WAITING
+        }
+        self._mine: dict[str, tuple[Jobs, Job]] = {}
+        self._lost: Counter[str] = Counter()
+        self._unanswered: Counter[str] = Counter()
 
     def step(self) -> bool:
         """Looks at every training that could go on once; False when there is nothing left to do or to wait for.
@@ -131,7 +129,7 @@ class _Driver:
             RuntimeError: when all have ended and one of them badly.
         """
         for setting, method, rate in list(chosen_rates(self._request, self._results)):
-            self._results.choose(setting, method, rate)
+            self._results.choose(setting, method, rate, Grid(self._request.rates, self._request.grid_seeds))
         trainings = open_trainings(self._request, self._results)
         for training in trainings:
             self._advance(training)
@@ -141,21 +139,22 @@ class _Driver:
 
     def cancel(self) -> None:
         """Ends the jobs of this experiment."""
-        for job in self._mine.values():
-            self._jobs.prefixes.cancel(job.id)
+        for jobs, job in self._mine.values():
+            jobs.cancel(job.id)
 
     def _advance(self, training: Training) -> None:
         folder = self._where.runs / training.setting.slug / training.name
-        job = self._mine.get(str(folder))
-        if job is None and str(folder) in self._adopted:
-            job = self._mine[str(folder)] = self._adopted.pop(str(folder))
-        if job is not None:
-            state = self._jobs.prefixes.status(job.id)
+        if str(folder) in self._adopted:
+            self._mine[str(folder)] = self._adopted.pop(str(folder))
+        if str(folder) in self._mine:
+            jobs, job = self._mine[str(folder)]
+            state = self._state(jobs, job)
             if state in WAITING:
                 return
             del self._mine[str(folder)]
-            if state != "finished":
-                log = self._jobs.prefixes.logs(job.id, LOG_LINES)
+            self._lost[str(folder)] += state == "lost"
+            if state not in ("finished", "lost") or self._lost[str(folder)] >= ATTEMPTS:
+                log = jobs.logs(job.id, LOG_LINES)
                 self._failures.append(f"{folder.name}: its job {job.id} {state}; the end of its log:\n{log}")
         if self._failures:
             return
@@ -165,25 +164,49 @@ class _Driver:
             self._clean(training)
             self._changed()
         elif len(self._mine) < self._workers:
-            words, jobs = self._next(folder, training)
-            self._mine[str(folder)] = jobs.submit(words, folder)
+            found = self._next(folder, training)
+            if found is not None:
+                words, jobs = found
+                self._mine[str(folder)] = jobs, jobs.submit(words, folder)
 
-    def _next(self, folder: Path, training: Training) -> tuple[list[str], Jobs]:
-        """The command that brings a run on its way, and where it runs; what cannot be gone on with is removed."""
+    def _state(self, jobs: Jobs, job: Job) -> JobState:
+        """How a job stands; as before where nobody answers for a while.
+
+        Raises:
+            AptError: if nobody has answered for long.
+        """
+        try:
+            state = jobs.status(job.id)
+        except AptError:
+            self._unanswered[job.id] += 1
+            if self._unanswered[job.id] >= PATIENCE:
+                raise
+            return "running"
+        self._unanswered[job.id] = 0
+        return state
+
+    def _next(self, folder: Path, training: Training) -> tuple[list[str], Jobs] | None:
+        """The command that brings a run on its way, and where it runs; what cannot be gone on with is removed.
+
+        None while a process that no job knows, such as one of a node that is gone, may still write it.
+        """
         place_of_data = place_words(training.setting.task, self._where.data_dir)
         if (folder / RUN_FILE).exists():
-            status = status_of(read_run_info(folder))
-            if status == "finished":
-                return ["evaluate", str(folder), "--split", "test", *place_of_data], self._jobs.prefixes
-            if status == "interrupted":
-                return ["train", "--out", str(folder), "--resume", "--no-measure", *place_of_data], self._jobs.prefixes
+            info = read_run_info(folder)
+            status = status_of(info)
             if status == "running":
-                raise RuntimeError(f"{folder} is written by a process that no job of this experiment knows.")
+                return None
+            if _is_of(info, training):
+                if status == "finished":
+                    return ["evaluate", str(folder), "--split", "test", *place_of_data], self._jobs.prefixes
+                if status == "interrupted":
+                    resume = ["train", "--out", str(folder), "--resume", "--no-measure", *place_of_data]
+                    return resume, self._jobs.prefixes
         shutil.rmtree(folder, ignore_errors=True)
         words = ["train", *words_of(training.setting, self._where.data_dir), "--out", str(folder)]
         words += ["--lr", repr(training.learning_rate), "--seed", str(training.seed), "--device", self._where.device]
         method = METHODS[training.method]
-        if method.all_weights and self._jobs.all_weights is not None:
+        if method.all_weights:
             return words, self._jobs.all_weights
         lengths = ("--num-virtual-tokens", str(training.setting.num_virtual_tokens))
         if training.lengths is not None:
@@ -216,4 +239,16 @@ def _is_done(folder: Path, training: Training) -> bool:
         info = read_run_info(folder)
     except AptError:
         return False
-    return info.status == "finished" and (not training.test or "test" in info.metrics)
+    done = info.status == "finished" and (not training.test or "test" in info.metrics)
+    return done and _is_of(info, training)
+
+
+def _is_of(info: RunInfo, training: Training) -> bool:
+    """Whether a run is what was asked for: a job that was retried by hand may be another."""
+    setting = training.setting
+    wanted = (training.seed, training.learning_rate, setting.epochs, setting.batch_size)
+    made = (info.seed, *(info.training.get(name) for name in ("learning_rate", "epochs", "batch_size")))
+    lengths = training.lengths or (setting.num_virtual_tokens,) * info.num_layers
+    if METHODS[training.method].all_weights:
+        lengths = (0,) * info.num_layers
+    return made == wanted and tuple(info.prefix_lengths) == tuple(lengths)

@@ -62,16 +62,22 @@ def compare(table: Table) -> list[Comparison]:
 def compare_over_tables(tables: Sequence[Table], pairs: Sequence[tuple[str, str]]) -> list[Comparison]:
     """The same for differences that are averaged over several tables, seed by seed, each table with the same weight.
 
-    Seeds that some table lacks are left out.
+    Of the tables those of ``with_most_seeds``.
     """
     found = []
     for method, other in pairs:
-        by_table = [_by_seed(table, method, other) for table in tables]
+        by_table = [_by_seed(table, method, other) for table in with_most_seeds(tables, method, other)]
         seeds = sorted(set.intersection(*map(set, by_table))) if by_table else []
         means = [float(np.mean([differences[seed] for differences in by_table])) for seed in seeds]
         if means:
             found.append(_tested(method, other, means))
     return with_holm(found)
+
+
+def with_most_seeds(tables: Sequence[Table], method: str, other: str) -> list[Table]:
+    """Those in which most seeds of both methods were measured: with the others, only seeds of all would count."""
+    counts = [len(_by_seed(table, method, other)) for table in tables]
+    return [table for table, count in zip(tables, counts, strict=True) if count and count == max(counts)]
 
 
 def with_holm(comparisons: Sequence[Comparison]) -> list[Comparison]:

@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple
@@ -24,12 +24,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
+from apt_core.errors import bad_value
 from apt_core.estimates import Estimate, estimate
+from apt_core.files import write_atomic
 from apt_core.gate_log import GateLog
-from apt_core.run_format import GATES_FOLDER, RUN_FILE, read_run_info
+from apt_core.run_format import GATES_FOLDER, RUN_FILE, read_run_info, status_of
 from apt_core.settled import settled_mass
 from apt_core.shares import random_lengths, share, uniform_lengths
 from apt_core.tasks import TASKS
+from benchmarks.results_file import alone, write_json
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "retraining.json"
@@ -75,14 +78,29 @@ class Results:
         self._path, self._lock = path, Lock()
         self.tasks: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
 
+    def check(self, chains: Sequence[Chain]) -> None:
+        """Refuses what would not fit beside what is there.
+
+        Raises:
+            AptValueError: naming a task that was measured with another number of epochs.
+        """
+        for chain in chains:
+            epochs = self.tasks.get(chain.task, {}).get("epochs", chain.epochs)
+            if epochs != chain.epochs:
+                hint = f"To measure anew, remove the task from {self._path} first."
+                raise bad_value("epochs", f"{chain.task}={chain.epochs}", f"{epochs}, as in the results", hint)
+
     def find(self, chain: Chain, part: str) -> dict[str, Any] | None:
-        """The run of a part of a chain, if it was measured with the same number of epochs."""
-        entry = self.tasks.get(chain.task, {})
-        runs = entry.get("runs", ()) if entry.get("epochs") == chain.epochs else ()
+        """The run of a part of a chain, if it was measured."""
+        runs = self.tasks.get(chain.task, {}).get("runs", ())
         return next((run for run in runs if (run["seed"], run["part"]) == (chain.seed, part)), None)
 
     def add(self, chain: Chain, part: str, folder: Path) -> dict[str, Any]:
-        """Takes a finished run in, writes both files, and returns what is kept of the run."""
+        """Takes a finished run in, writes both files, and returns what is kept of the run.
+
+        Raises:
+            AptValueError: if it was trained on other data, or with other settings, than the others of its task.
+        """
         info = read_run_info(folder)
         about = {
             "model": info.model,
@@ -102,12 +120,13 @@ class Results:
             run["gate_mass"] = [round(mass, 4) for mass in settled_mass(GateLog(folder / GATES_FOLDER)).tolist()]
         with self._lock:
             entry = self.tasks.setdefault(chain.task, about | {"runs": []})
-            if {name: entry[name] for name in about} != about:
-                entry = self.tasks[chain.task] = about | {"runs": []}
-            entry["runs"].append(run)
+            for name, value in about.items():
+                if entry[name] != value:
+                    raise bad_value(f"{folder}: {name}", value, f"{entry[name]}, as the others of {chain.task} have")
+            entry["runs"] = [old for old in entry["runs"] if (old["seed"], old["part"]) != (run["seed"], part)] + [run]
             entry["runs"].sort(key=lambda run: (run["seed"], PLACES.index(run["part"])))
-            self._path.write_text(json.dumps(self.tasks, indent=1) + "\n")
-            TABLE.write_text(page(self.tasks))
+            write_json(self._path, self.tasks)
+            write_atomic(TABLE, page(self.tasks).encode())
         return run
 
 
@@ -135,9 +154,13 @@ def run_once(folder: Path, chain: Chain, part: str, words: Sequence[str], result
     known = results.find(chain, part)
     if known is not None:
         return known
-    out = folder / f"{chain.task}-s{chain.seed}-{part.replace(' ', '-')}"
-    if (out / RUN_FILE).exists() and read_run_info(out).status != "finished":
-        shutil.rmtree(out)
+    out = folder / f"{chain.task}-e{chain.epochs}-s{chain.seed}-{part.replace(' ', '-')}"
+    if (out / RUN_FILE).exists():
+        status = status_of(read_run_info(out))
+        if status == "running":
+            raise bad_value("runs", str(out), "a folder that no other training writes to")
+        if status != "finished":
+            shutil.rmtree(out)
     data = ("--data-dir", chain.data_dir) if chain.data_dir else ()
     if not (out / RUN_FILE).exists():
         settings = ("--epochs", str(chain.epochs), "--seed", str(chain.seed), "--device", "cpu", "--no-measure")
@@ -158,7 +181,8 @@ def page(results: dict[str, Any]) -> str:
         "gates of the full run of the same seed (`share`, the paper's section 4.3). Uniform, random: the same total. "
         "Means over seeds with 95 % intervals (Student's t); *pruned minus ...* is paired by seed. The checkpoint is "
         "the best one on validation, so validation flatters; test was measured once per run. Intervals are not "
-        "corrected for there being several of them.",
+        "corrected for there being several of them. *Seeds* says how many each row has; no ± means one seed, or seeds "
+        "with the same value. Random lengths may leave a layer without a prefix.",
     ]
     for task, entry in results.items():
         seeds = len({run["seed"] for run in entry["runs"]})
@@ -206,7 +230,7 @@ def main() -> None:
     parser.add_argument("--data-dir", help="folder with copa and wnut17; the built-in tasks need none")
     parser.add_argument(
         "--epochs",
-        default="pydoc-topic=2,pydoc-entities=2,wnut17=2",
+        default="pydoc-topic=2,pydoc-entities=1,wnut17=1",
         help="task=number, comma-separated; other tasks as their default [default: %(default)s]",
     )
     parser.add_argument("--seeds", type=int, default=3, help="seeds 1 to N [default: 3]")
@@ -224,12 +248,26 @@ def main() -> None:
         for task in arguments.tasks.split(",")
         for seed in range(1, arguments.seeds + 1)
     ]
-    results, folder = Results(RESULTS), arguments.runs.resolve()
+    folder = arguments.runs.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    with tqdm(total=len(chains) * len(PLACES), unit="training") as done, ThreadPoolExecutor(arguments.workers) as pool:
-        for chain in [pool.submit(run_chain, folder, chain, results, done) for chain in chains]:
-            chain.result()
+    with alone(RESULTS, "results"):
+        results = Results(RESULTS)
+        results.check(chains)
+        with tqdm(total=len(chains) * len(PLACES), unit="training") as done:
+            run_all(folder, chains, results, done, arguments.workers)
     print(page(results.tasks))
+
+
+def run_all(folder: Path, chains: Sequence[Chain], results: Results, done: tqdm, workers: int) -> None:
+    """All chains, ``workers`` at once; the first that fails keeps those that have not begun from beginning."""
+    with ThreadPoolExecutor(workers) as pool:
+        begun = [pool.submit(run_chain, folder, chain, results, done) for chain in chains]
+        try:
+            for chain in as_completed(begun):
+                chain.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 if __name__ == "__main__":

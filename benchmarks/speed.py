@@ -24,14 +24,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date
 from fnmatch import fnmatchcase
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from apt_core.files import write_atomic
 from benchmarks.contenders import ADAPTERS, builders
+from benchmarks.results_file import alone, write_json
 from benchmarks.speed_cells import CELLS, Cell
 from benchmarks.speed_page import PAGE, RESULTS, page, read_results
 
@@ -118,6 +120,8 @@ def parts(arguments: argparse.Namespace) -> dict[str, Callable[[], dict[str, Any
 
 def measure_cell(cell: Cell, entry: dict[str, Any], arguments: argparse.Namespace) -> Iterator[None]:
     """Fills in what is missing of a cell, and stops after each part of it, to be written down."""
+    entry.setdefault("adapters", NO_CACHE if cell.mode == "decoding" else NO_INTERPRETER)
+    memory = entry.setdefault("memory", {})
     threads = ("--threads", str(arguments.threads))
     timing = ("benchmarks.speed_cell", cell.key, "--seconds", str(arguments.seconds), *threads)
     if "timing" not in entry:
@@ -126,14 +130,9 @@ def measure_cell(cell: Cell, entry: dict[str, Any], arguments: argparse.Namespac
         entry["timing"]["took_s"] = round(time.perf_counter() - start)
         yield
     elsewhere = arguments.adapters_python
-    if cell.mode == "decoding":
-        entry["adapters"] = NO_CACHE
-    elif elsewhere is None:
-        entry.setdefault("adapters", NO_INTERPRETER)
-    elif not isinstance(entry.get("adapters"), dict):
+    if elsewhere is not None and entry["adapters"] == NO_INTERPRETER:
         entry["adapters"] = child(elsewhere, arguments.threads, *timing, "--adapters")
         yield
-    memory = entry.setdefault("memory", {})
     wanted = dict.fromkeys(builders(cell), sys.executable)
     if isinstance(entry["adapters"], dict) and elsewhere is not None:
         wanted[ADAPTERS] = elsewhere
@@ -181,24 +180,42 @@ def main() -> None:
     if arguments.list:
         print("\n".join((*CELLS, *beside)))
         return
+    with alone(arguments.out, "out"):
+        failures = measure_all(chosen, beside, arguments)
+        if arguments.out == RESULTS:
+            write_atomic(PAGE, page(read_results()).encode())
+    if failures:
+        raise SystemExit("\n".join(f"{name}: {problem}" for name, problem in failures.items()))
+
+
+def measure_all(
+    chosen: Sequence[str], beside: Mapping[str, Callable[[], dict[str, Any]]], arguments: argparse.Namespace
+) -> dict[str, Failed]:
+    """Measures what is missing, writes after every part, and returns what did not work, by name."""
     results = json.loads(arguments.out.read_text()) if arguments.out.exists() else {"cells": {}}
+    here, failures = machine(), {}
 
     def write() -> None:
-        results["machine"] = machine()
-        arguments.out.write_text(json.dumps(results, indent=1) + "\n")
+        results.setdefault("machines", {})[name] = results["machine"] = here
+        write_json(arguments.out, results)
         if arguments.out == RESULTS:
-            PAGE.write_text(page(read_results()))
+            write_atomic(PAGE, page(read_results()).encode())
 
     for name in chosen:
         print(name, file=sys.stderr)
-        if name in CELLS:
-            entry = {} if arguments.again else results["cells"].get(name, {})
-            results["cells"][name] = entry
-            for _ in measure_cell(CELLS[name], entry, arguments):
+        try:
+            if name in CELLS:
+                entry = {} if arguments.again else results["cells"].get(name, {})
+                for _ in measure_cell(CELLS[name], entry, arguments):
+                    results["cells"][name] = entry
+                    write()
+            elif arguments.again or name not in results:
+                results[name] = beside[name]()
                 write()
-        elif arguments.again or name not in results:
-            results[name] = beside[name]()
-        write()
+        except Failed as problem:
+            print(f"{name}: {problem}", file=sys.stderr)
+            failures[name] = problem
+    return failures
 
 
 if __name__ == "__main__":

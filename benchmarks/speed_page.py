@@ -62,13 +62,22 @@ def _table(header: list[str], rows: list[list[str]]) -> str:
 
 
 def _machine(speed: dict[str, Any]) -> str:
-    about = speed["machine"]
-    versions = ", ".join(f"{name} {number}" for name, number in about["versions"].items())
     threads = sorted({entry["timing"]["threads"] for entry in speed["cells"].values() if "timing" in entry})
     used = f", {' or '.join(map(str, threads))} thread{'s' if threads != [1] else ''}" if threads else ""
+    latest = _about(speed["machine"])
+    others: dict[str, list[str]] = {}
+    for name, about in speed.get("machines", {}).items():
+        if _about(about) != latest:
+            others.setdefault(_about(about), []).append(name)
+    lines = [latest + used + ".", *(f"{', '.join(names)}: {about}." for about, names in others.items())]
+    return "\n\n".join(lines) + "\n"
+
+
+def _about(about: dict[str, Any]) -> str:
+    versions = ", ".join(f"{name} {number}" for name, number in about["versions"].items())
     return (
-        f"{about['date']}, {about['processor']}, {about['cores']} cores{used}, {about['system']}, "
-        f"Python {about['python']}, {versions}.\n"
+        f"{about['date']}, {about['processor']}, {about['cores']} cores, {about['system']}, Python {about['python']}, "
+        f"{versions}"
     )
 
 
@@ -207,29 +216,68 @@ def _copa(found: dict[str, Any]) -> str:
 
 
 def _run_log(found: dict[str, Any]) -> str:
+    goals = {name: each["goal"] for name, each in found["goals"].items()}
+    sizes = found["sizes"].values()
     rows = [
-        [name, f"{each['goal']:g}", f"{each['reached']:g}", "yes" if each["held"] else "no"]
-        for name, each in found["goals"].items()
+        _judged(
+            f"{what} of the whole run (ms)", goals[key], [size["run log, whole run"]["run log"][key] for size in sizes]
+        )
+        for what, key in (("one step", "step_ms"), ("one trace", "trace_ms"))
     ]
+    for name in ("TensorBoard", "TensorBoard, checksums in C"):
+        for what, key in (("one step", "step_ms"), ("one trace", "trace_ms")):
+            times = [size["all stores, same rows"][f"times faster than {name}"][key] for size in sizes]
+            goal = goals["times_faster_than_tensorboard"]
+            rows.append(_judged(f"{what}, opening included: times faster than {name}", goal, times, at_least=True))
+    training = found["training"]
     return (
-        "## Run log\n\nFrom `python -m benchmarks.run_log`; the largest of its sizes, files that the system has in "
-        "memory.\n\n" + _table(["", "goal", "reached", "held"], rows)
+        "## Run log\n\nFrom `python -m benchmarks.run_log`: steps x layers x virtual tokens, files that the system has "
+        "in memory. TensorBoard holds fewer steps; once it has loaded them all, one step takes it less time than ours "
+        "does.\n\n"
+        + _table(["", "goal", *found["sizes"], "held"], rows)
+        + f"\nA training step that records takes {training['ratio_from_record']:.4f} times one that does not, by the "
+        f"time of the recorder; {training['ratio']:.4f} by pairs of steps, which scatter more. Goal: "
+        f"{goals['training_step_ratio']:g}.\n"
     )
+
+
+def _judged(name: str, goal: float | None, values: list[float], at_least: bool = False) -> list[str]:
+    """A row of a table: a goal, what was reached in each column, and whether the goal was in all of them."""
+    held = all(value >= goal if at_least else value <= goal for value in values) if goal is not None else None
+    judged = {None: "", True: "yes", False: "no"}[held]
+    return [name, "" if goal is None else f"{goal:g}", *(f"{value:,.4g}" for value in values), judged]
 
 
 def _dashboard(found: dict[str, Any]) -> str:
-    rows = []
     sizes = {name: each for name, each in found.items() if " x " in name}
-    for size, figures in sizes.items():
-        for name, value in figures.items():
-            shown = value if isinstance(value, dict) else {"median": value}
-            spread = f" ({shown['min']:g} to {shown['max']:g})" if "min" in shown else ""
-            rows.append([f"{size}: {name}", f"{shown['median']:g}{spread}"])
-    rows += [[f"{name} (MB)" if "MB" not in name else name, f"{found[name]:g}"] for name in ("highest memory (MB)",)]
+    goals = found["goals"]
+    rows = []
+    for name in next(iter(sizes.values())):
+        goal = next(
+            (goals[key] for key in goals if name == key or name.startswith(f"{key.removesuffix(' (ms)')},")), None
+        )
+        row = _judged(name, goal, [_middle(each[name]) for each in sizes.values()])
+        rows.append([*row[:2], *(_with_spread(each[name]) for each in sizes.values()), row[-1]])
+    sessions = found["sessions"]
+    ratio = sessions["8 sessions (ms)"]["median"] / sessions["1 session (ms)"]["median"]
+    pages = "; ".join(f"{name.removesuffix(' (ms)')} {each['median']:.0f} ms" for name, each in found["pages"].items())
     return (
         "## Dashboard\n\nFrom `python -m benchmarks.dashboard`, in a real Chromium on the same cores; steps x layers x "
-        "virtual tokens; median, smallest and largest.\n\n" + _table(["", "measured"], rows)
+        "virtual tokens; median, smallest and largest.\n\n"
+        + _table(["", "goal", *sizes, "held"], rows)
+        + f"\nOver both: at most {found['highest memory (MB)']:g} MB of memory (goal {goals['memory (MB)']:g}); a "
+        f"slider step of eight sessions at once takes {ratio:.2f} times one alone (goal "
+        f"{goals['8 sessions against 1']:g}). Changing pages: {pages}.\n"
     )
+
+
+def _middle(value: float | dict[str, float]) -> float:
+    return value["median"] if isinstance(value, dict) else value
+
+
+def _with_spread(value: float | dict[str, float]) -> str:
+    spread = f" ({value['min']:,.3g} to {value['max']:,.3g})" if isinstance(value, dict) else ""
+    return f"{_middle(value):,.3g}{spread}"
 
 
 def _live(found: dict[str, Any]) -> str:

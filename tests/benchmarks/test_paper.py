@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -19,9 +19,10 @@ import pytest
 from apt_core.__main__ import app as apt
 from apt_core.command_line import run_typer
 from apt_core.config import OFFLINE_BACKBONE
+from apt_core.errors import AptError
 from apt_core.evaluate_run import load_run
 from apt_core.gate_log import GateLog
-from apt_core.jobs import locks
+from apt_core.jobs.interface import Job, JobState
 from apt_core.jobs.local import LocalJobs
 from apt_core.run_format import read_run_info, update_finished_run
 from apt_core.settled import settled_mass
@@ -31,9 +32,10 @@ from benchmarks.paper_methods import METHODS as METHODS_BY_NAME
 from benchmarks.paper_methods import star_lengths
 from benchmarks.paper_page import page
 from benchmarks.paper_plan import Training
-from benchmarks.paper_results import Measured, Results
+from benchmarks.paper_results import Grid, Measured, Results
 from benchmarks.paper_runs import Places
 from benchmarks.paper_settings import Setting
+from benchmarks.results_file import alone
 from tests.benchmarks.conftest import InlineJobs, make_info, make_measured, make_setting
 
 DEADLINE_SECONDS = 900
@@ -222,26 +224,84 @@ def test_bad_options_are_refused_in_one_line_before_anything_starts(
 
 
 def test_second_call_at_the_same_time_is_refused(backbone_folder, data_folder, tmp_path, inline, monkeypatch, capsys):
-    held = locks.take(tmp_path / "runs" / paper.DRIVER_FILE)
-    try:
-        words = words_for(tmp_path, backbone_folder, data_folder)[1:]
-        assert call(monkeypatch, inline, words) == 2
-    finally:
-        os.close(held)
-    assert "a folder that no other call of this command works on" in capsys.readouterr().err
+    words = words_for(tmp_path, backbone_folder, data_folder)[1:]
+    for field, path in (("runs", tmp_path / "runs" / paper.DRIVER), ("results", tmp_path / "paper.json")):
+        with alone(path, field):
+            assert call(monkeypatch, inline, words) == 2
+        said = capsys.readouterr().err
+        assert f"{field}: got" in said
+        assert "a file that no other call of this command works on" in said
     assert not (tmp_path / "paper.json").exists()
 
 
 def test_cluster_has_its_jobs_on_a_shared_disk_and_no_program_for_all_weights(tmp_path):
     where = paper_runs.places(tmp_path, "ray", "http://127.0.0.1:1", 2)
     assert (type(where.prefixes).__name__, where.prefixes.address) == ("RayJobs", "http://127.0.0.1:1")
-    assert where.all_weights is None
+    assert isinstance(where.all_weights, LocalJobs)  # nodes have no benchmarks
 
 
-def test_fine_tuning_on_a_cluster_is_refused(backbone_folder, data_folder, tmp_path, inline, monkeypatch, capsys):
-    words = words_for(tmp_path, backbone_folder, data_folder)[1:]
-    assert call(monkeypatch, Places(inline.prefixes, None), words) == 2
-    assert "the other methods with --executor ray" in capsys.readouterr().err
+def test_other_grid_for_some_methods_of_a_table_is_refused(
+    done, backbone_folder, data_folder, tmp_path, inline, monkeypatch, capsys
+):
+    shutil.copy(done / "paper.json", tmp_path / "paper.json")
+    one = words_for(tmp_path, backbone_folder, data_folder, methods="apt,pt2-star", **{"learning-rates": "0.01"})
+    assert call(monkeypatch, inline, one[1:]) == 2
+    said = capsys.readouterr().err
+    assert "learning-rates: got '0.01 on 1 seeds'; accepted: 0.01,0.05 on 1 seeds, which fine-tuning of copa" in said
+    assert (tmp_path / "paper.json").read_bytes() == (done / "paper.json").read_bytes()
+    one = words_for(tmp_path, backbone_folder, data_folder, **{"learning-rates": "0.01"})
+    assert call(monkeypatch, inline, one) == 0
+    assert set(Results(tmp_path / "paper.json").tables[0].grids.values()) == {Grid((0.01,), 1)}
+
+
+def test_run_that_is_not_what_was_asked_for_is_made_again(
+    done, backbone_folder, data_folder, tmp_path, inline, monkeypatch
+):
+    """As one that somebody has retried with other settings."""
+    shutil.copytree(done / "runs", tmp_path / "runs")
+    [run] = (tmp_path / "runs").glob("*/apt-lr0.01-s1")
+    update_finished_run(run, training={**read_run_info(run).training, "epochs": 7})
+    before = len(inline.prefixes.submitted)
+    words = words_for(tmp_path, backbone_folder, data_folder, methods="apt")
+    assert call(monkeypatch, inline, words) == 0
+    trained = [each[each.index("--out") + 1] for each in inline.prefixes.submitted[before:] if each[0] == "train"]
+    assert trained == [str(run)]
+
+
+class Unreliable(InlineJobs):
+    """The first look at every job fails, and so does every first try of a training, whose node is gone."""
+
+    def __init__(self, program: Callable[[list[str]], object]) -> None:
+        super().__init__(program)
+        self.asked: set[str] = set()
+        self.tried: set[str] = set()
+
+    def submit(self, arguments: Sequence[str], run_folder: str | Path) -> Job:
+        if str(run_folder) not in self.tried:
+            self.tried.add(str(run_folder))
+            job = Job(str(len(self.submitted)), list(arguments), str(run_folder), "")
+            self.submitted.append(list(arguments))
+            self._states[job.id], self._logs[job.id] = "lost", ""
+            return job
+        return super().submit(arguments, run_folder)
+
+    def status(self, job_id: str) -> JobState:
+        if job_id not in self.asked:
+            self.asked.add(job_id)
+            raise AptError("the cluster does not answer")
+        return super().status(job_id)
+
+
+def test_cluster_that_does_not_answer_once_and_a_node_that_is_lost_end_nothing(
+    backbone_folder, data_folder, tmp_path, inline, monkeypatch
+):
+    jobs = Unreliable(lambda words: apt(words, standalone_mode=False))
+    words = words_for(
+        tmp_path, backbone_folder, data_folder, methods="pt2", shots="full", seeds="1", **{"learning-rates": "0.01"}
+    )
+    assert call(monkeypatch, Places(jobs, inline.all_weights), words) == 0
+    assert [each[0] for each in jobs.submitted] == ["train", "train", "evaluate"]
+    assert Results(tmp_path / "paper.json").tables[0].trainings[0].tested
 
 
 def wait_for(condition: Callable[[], object]) -> None:

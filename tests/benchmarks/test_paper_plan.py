@@ -10,7 +10,7 @@ from apt_core.errors import AptError
 from apt_core.model import get_apt_model
 from benchmarks.paper_methods import METHODS, plus_lengths, rates_of, star_lengths
 from benchmarks.paper_plan import Request, Training, check_request, chosen_rates, counts, open_trainings
-from benchmarks.paper_results import Results
+from benchmarks.paper_results import Grid, Results
 from benchmarks.small_backbones import build
 from tests.benchmarks.conftest import make_info, make_measured, make_setting
 
@@ -38,7 +38,7 @@ def finish(request: Request, results: Results, at_most: int = 1000) -> list[Trai
             done.append(training)
         results.add(training.setting, make_measured(training, score(training), 0.5), make_info())
         for setting, method, rate in list(chosen_rates(request, results)):
-            results.choose(setting, method, rate)
+            results.choose(setting, method, rate, Grid(request.rates, request.grid_seeds))
     return done
 
 
@@ -131,7 +131,7 @@ def test_gates_that_diverged_give_equal_lengths(tmp_path):
     training = Training(setting, "apt", 1e-2, 1, None, True)
     results.add(setting, make_measured(training, None, gate_mass=None), make_info())
     [star] = open_trainings(request, results)
-    assert star.lengths == (1, 1, 1)
+    assert star.lengths == (4, 4, 4)
 
 
 def test_star_lengths_are_as_many_tokens_as_the_gates_add_up_to_at_most_all():

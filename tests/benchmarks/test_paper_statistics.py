@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmarks.paper_claims import claims
+from benchmarks.paper_claims import claims, table_title
 from benchmarks.paper_methods import METHODS, rates_of
 from benchmarks.paper_page import page
 from benchmarks.paper_plan import Training
-from benchmarks.paper_results import Results, Table
+from benchmarks.paper_results import Grid, Results, Table
 from benchmarks.paper_statistics import Comparison, compare, compare_over_tables, lower_centre, profile, with_holm
 from tests.benchmarks.conftest import make_info, make_measured, make_setting
 
@@ -32,7 +32,7 @@ def table_of(
     table = Table(setting=about, metric_name=metric, split_sizes=make_info().split_sizes, data_hash="d")
     for method, mean in means.items():
         rate = rates_of(method, (0.01,))[0]
-        table.chosen[method] = rate
+        table.chosen[method], table.grids[method] = rate, Grid((0.01,), 1)
         for seed, noise in zip(seeds, draw.permutation(NOISE), strict=False):
             training = Training(about, method, rate, seed, None, True)
             gates = {"gate_mass": [value + 0.1 * seed for value in mass]} if mass and method == "apt" else {}
@@ -85,13 +85,14 @@ def test_holm_multiplies_the_smallest_by_their_number_and_never_falls():
     assert with_holm([plain._replace(p=0.9)])[0].p_holm == pytest.approx(0.9)
 
 
-def test_mean_over_tables_is_of_the_seeds_that_all_have():
-    first, second = table_of({"apt": 0.63, "pt2": 0.60}), table_of({"apt": 0.65, "pt2": 0.60}, task="pydoc-topic")
-    second.trainings = [each for each in second.trainings if each.seed != 5]
-    [found] = compare_over_tables([first, second], [("apt", "pt2")])
+def test_mean_over_tables_is_of_those_with_most_seeds():
+    one = table_of({"apt": 0.63, "pt2": 0.60})
+    two = table_of({"apt": 0.70, "pt2": 0.65}, task="rte")
+    few = table_of({"apt": 0.10, "pt2": 0.65}, task="wnut17", seeds=range(1, 4))
+    [found] = compare_over_tables([one, two, few], [("apt", "pt2")])
     differences = [
-        np.mean([table.final("apt")[seed].test - table.final("pt2")[seed].test for table in (first, second)])
-        for seed in (1, 2, 3, 4)
+        np.mean([table.final("apt")[seed].test - table.final("pt2")[seed].test for table in (one, two)])
+        for seed in SEEDS
     ]
     assert found.difference.mean == pytest.approx(np.mean(differences))
     assert found.p == pytest.approx(stats.ttest_1samp(differences, 0).pvalue)
@@ -131,6 +132,28 @@ def test_claims_say_held_only_where_the_corrected_test_finds_the_difference():
     undecided = claims([table_of(ALL_EQUAL), table_of(ALL_EQUAL, task="wnut17", metric="entity_f1")])
     assert {claim.verdict for claim in undecided[:4]} == {"undecided at this size"}
     assert "5 seeds could have shown" in undecided[0].lines[0]
+
+
+def test_task_with_fewer_seeds_is_left_out_of_the_mean_and_keeps_its_own_line():
+    better = {**ALL_EQUAL, "apt": 0.65}
+    few = table_of({"apt": 0.5, "pt2": 0.6}, task="wnut17", metric="entity_f1", seeds=SEEDS[:2])
+    found = claims([table_of(better), few])[0]
+    assert found.verdict == "held"
+    assert "mean over 1 task, all examples (without wnut17: fewer seeds)" in found.lines[0]
+    [alone] = [each for each in compare(few) if each.other == "pt2"]
+    own = f"{100 * alone.difference.mean:+.2f} points"
+    assert any("wnut17" in line and own in line for line in found.lines[1:])
+
+
+def test_second_setting_of_a_task_is_no_second_task():
+    tables = [table_of(ALL_EQUAL), table_of({**ALL_EQUAL, "apt": 0.65}, epochs=9)]
+    found = claims(tables)[0]
+    assert found.verdict == "held"
+    assert not any("mean over" in line for line in found.lines)
+    assert [table_title(table, tables) for table in tables] == [
+        "copa, all examples, epochs: 2, up to 128 sub-words, 4 tokens",
+        "copa, all examples, epochs: 9, up to 128 sub-words, 4 tokens",
+    ]
 
 
 def test_claims_say_so_where_the_opposite_was_found_or_nothing_was_measured():

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from apt_core.errors import AptValueError
 from benchmarks import contenders, speed, speed_cells, speed_copies, speed_padding, speed_page, startup
 from benchmarks.contenders import (
     BACKBONE,
@@ -26,6 +27,7 @@ from benchmarks.contenders import (
     pruned_lengths,
     twin,
 )
+from benchmarks.results_file import alone
 from benchmarks.speed_cell import summary, timed
 from benchmarks.speed_cells import CELLS, Cell
 from benchmarks.speed_goals import goals
@@ -166,14 +168,17 @@ def test_measuring_goes_on_where_it_was_interrupted(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", flags)
     with suppress(KeyboardInterrupt):
         speed.main()
-    assert len(json.loads(out.read_text())["cells"][TRAINING.key]["memory"]) == 2
+    kept = json.loads(out.read_text())
+    assert len(kept["cells"][TRAINING.key]["memory"]) == 2
+    assert list(kept["machines"]) == [TRAINING.key]
     speed.main()
     done = [each for each in asked if each != "interrupted"]
     assert len(done) == len(set(done)) == 2 + len(builders(TRAINING)) + 1  # timing here and there, memory of each
     assert [each[1] for each in done if each[0] == "elsewhere"] == ["benchmarks.speed_cell", "benchmarks.peak_memory"]
-    before = len(asked)
+    before, kept = len(asked), out.read_bytes()
+    monkeypatch.setattr(speed, "machine", lambda: {"processor": "another"})  # nothing was measured on it
     speed.main()
-    assert len(asked) == before
+    assert (len(asked), out.read_bytes()) == (before, kept)
     results = {"speed": json.loads(out.read_text())}
     assert f"### {TRAINING.key}" in speed_page.page(results)
 
@@ -185,6 +190,47 @@ def test_without_an_interpreter_for_adapters_the_page_says_so(monkeypatch):
         pass
     text = speed_page.page({"speed": {"cells": {TRAINING.key: entry}, "machine": speed.machine()}})
     assert "adapters: not measured: no --adapters-python was given" in text
+
+
+def test_page_can_be_written_after_every_part(monkeypatch):
+    monkeypatch.setattr(speed, "child", lambda python, threads, *words: answered(words))
+    arguments = argparse.Namespace(threads=1, seconds=0, adapters_python="elsewhere")
+    for cell in (TRAINING, DECODING):
+        entry: dict = {}
+        pages = []
+        for _ in speed.measure_cell(cell, entry, arguments):
+            pages.append(speed_page.page({"speed": {"cells": {cell.key: entry}, "machine": speed.machine()}}))
+        assert len(pages) == len(set(pages)) > 3
+
+
+def test_part_that_fails_does_not_keep_the_others_from_being_measured(tmp_path, monkeypatch):
+    out = tmp_path / "speed.json"
+
+    def child(python: str, threads: int, *words: str) -> dict:
+        if words[0] == "benchmarks.speed_options":
+            raise speed.Failed("no C++ compiler")
+        return {"measured": 1}
+
+    monkeypatch.setattr(speed, "child", child)
+    monkeypatch.setattr(sys, "argv", ["speed", "--out", str(out), "--cells", "training options", "start-up"])
+    with pytest.raises(SystemExit, match=r"training options: no C\+\+ compiler"):
+        speed.main()
+    assert "start-up" in json.loads(out.read_text())
+
+
+def test_second_call_on_the_same_results_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["speed", "--out", str(tmp_path / "speed.json"), "--cells", "start-up"])
+    with alone(tmp_path / "speed.json", "out"), pytest.raises(AptValueError, match=r"out: got .* no other call"):
+        speed.main()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_parts_measured_elsewhere_are_told(monkeypatch):
+    here = speed.machine()
+    old = {**here, "date": "2025-01-01", "processor": "another"}
+    text = speed_page.page({"speed": {"cells": {}, "machine": here, "machines": {"padding": old, "recording": here}}})
+    assert "\npadding: 2025-01-01, another, " in text
+    assert "recording:" not in text
 
 
 def test_padding_counts_what_a_batch_computes():
