@@ -16,9 +16,9 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Lock
+from threading import Event, Lock
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -184,11 +184,12 @@ def page(results: dict[str, Any]) -> str:
         "corrected for there being several of them. *Seeds* says how many each row has; no ± means one seed, or seeds "
         "with the same value. Random lengths may leave a layer without a prefix.",
     ]
+    lines += ["", _reading(results)]
     for task, entry in results.items():
         seeds = len({run["seed"] for run in entry["runs"]})
         lines += [
             "",
-            f"## {task}: {entry['metric']}, {entry['epochs']} epochs, {seeds} seeds",
+            f"## {task}: {entry['metric']}, {entry['epochs']} epoch{'s' if entry['epochs'] > 1 else ''}, {seeds} seeds",
             "",
             "| tokens | lengths | seeds | parameters | validation | test | pruned minus it, test |",
             "|---:|---|---:|---:|---:|---:|---:|",
@@ -200,19 +201,45 @@ def page(results: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _reading(results: dict[str, Any]) -> str:
+    """What all tables together say, counted."""
+    found = [
+        estimate(_differences(entry, part))
+        for entry in results.values()
+        for part in PLACES
+        if part != FULL and not part.endswith(ARMS[0])
+    ]
+    known = [each for each in found if each.mean is not None and each.half is not None]
+    better = sum(each.mean - each.half > 0 for each in known)
+    worse = sum(each.mean + each.half < 0 for each in known)
+    above = sum(each.mean > 0 for each in known)
+    return (
+        f"Of {len(known)} differences on test between lengths from the gates and uniform or random ones of the same "
+        f"total, the interval is above 0 in {better}, below it in {worse}; the mean is above 0 in {above}. Intervals "
+        "over so few seeds are wide: what is not shown here may still be there, and small."
+    )
+
+
+def _differences(entry: dict[str, Any], part: str) -> list[float]:
+    """Test with pruned lengths minus test with those of ``part``, which have the same total, by seed."""
+    size = part.rpartition("-")[0]
+    pruned = {run["seed"]: run for run in entry["runs"] if run["part"] == f"{size}-{ARMS[0]}"}
+    return [
+        pruned[run["seed"]]["metrics"]["test"] - run["metrics"]["test"]
+        for run in entry["runs"]
+        if run["part"] == part and run["seed"] in pruned
+    ]
+
+
 def _row(entry: dict[str, Any], part: str, runs: list[dict[str, Any]]) -> str:
     size, _, arm = part.rpartition("-")
-    pruned = {run["seed"]: run for run in entry["runs"] if run["part"] == f"{size}-pruned"}
-    differences = [
-        pruned[run["seed"]]["metrics"]["test"] - run["metrics"]["test"] for run in runs if run["seed"] in pruned
-    ]
     cells = [
         str(sum(runs[0]["prefix_lengths"])),
         arm,
         str(len(runs)),
         f"{np.mean([run['trained_parameters'] for run in runs]):,.0f}",
         *(_interval(estimate([run["metrics"].get(split) for run in runs])) for split in SPLITS),
-        _interval(estimate(differences), sign=True) if size and arm != "pruned" else "",
+        _interval(estimate(_differences(entry, part)), sign=True) if size and arm != ARMS[0] else "",
     ]
     return f"| {' | '.join(cells)} |"
 
@@ -260,13 +287,23 @@ def main() -> None:
 
 def run_all(folder: Path, chains: Sequence[Chain], results: Results, done: tqdm, workers: int) -> None:
     """All chains, ``workers`` at once; the first that fails keeps those that have not begun from beginning."""
+    stopped = Event()
+
+    def run(chain: Chain) -> None:
+        if not stopped.is_set():
+            try:
+                run_chain(folder, chain, results, done)
+            except BaseException:
+                stopped.set()
+                raise
+
     with ThreadPoolExecutor(workers) as pool:
-        begun = [pool.submit(run_chain, folder, chain, results, done) for chain in chains]
+        begun = [pool.submit(run, chain) for chain in chains]
         try:
-            for chain in as_completed(begun):
+            for chain in begun:
                 chain.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+        except BaseException:  # also Ctrl-C, of which only this thread hears
+            stopped.set()
             raise
 
 

@@ -145,7 +145,9 @@ def _copies(found: dict[str, Any]) -> str:
     return (
         "## What a decoding step copies of the key/value cache\n\n"
         f"Tensors as large as one layer's cached keys that the step makes ({found['cell']}, {found['layers']} layers). "
-        "A DynamicCache appends by copying itself.\n\n" + _table(["", *kinds], rows)
+        "A DynamicCache appends by copying itself. This is sdpa, transformers' default. With eager, flash or flex "
+        "attention, and with a short cache, static gates are put in front of it, which copies it; gates per position "
+        "never do.\n\n" + _table(["", *kinds], rows)
     )
 
 

@@ -26,7 +26,7 @@ from transformers import BertConfig, BertModel, BertTokenizerFast
 from analysis.access import read_flags
 from apt_core.__main__ import app as apt_core_app
 from apt_core.sweep_spec import parse_spec
-from apt_core.tasks import pydoc_entities, pydoc_topic
+from apt_core.tasks import load_task, pydoc_entities, pydoc_topic
 from tests.apt_core.conftest import backbone_folder, data_folder  # noqa: F401 (fixtures)
 
 PROJECT = Path(__file__).parents[1]
@@ -131,6 +131,11 @@ def test_commands_of_a_page_do_what_they_say(page, world, monkeypatch, capfd):
                 assert run(module, rest, monkeypatch) == 0, f"{line}\n{capfd.readouterr().err[-1500:]}"
         else:
             assert words[0] in OTHERS or "=" in words[0], f"{page.name}: who tries {line!r}?"
+    if page.name == "quick-start.md":  # what its commands have made is used
+        capfd.readouterr()
+        (code,) = blocks(page, "python")
+        exec(code, {})
+        assert capfd.readouterr().out.strip() in load_task("pydoc-topic").labels
 
 
 @pytest.mark.parametrize("code", [code for page in PAGES for code in blocks(page, "toml")])
