@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import plotly.graph_objects as go
 
-from analysis.figures.theme import DIVERGING, NOTHING, as_text, drawn, empty_figure
+from analysis.figures.theme import DIVERGING, GREY_GROUND, as_text, drawn, empty_figure
 from analysis.gate_stats import QUANTITIES, Quantity, finite
 
 
@@ -47,6 +47,7 @@ def gate_difference_figure(data: GateDifference) -> go.Figure:
             "title": {"text": data.unit.replace(" of ", " of<br>"), "side": "right"},
             "thickness": 14,
             "outlinewidth": 0,
+            "exponentformat": "power",
         },
         "xgap": 1 if num_tokens <= 64 else 0,
         "ygap": 1 if num_layers <= 48 else 0,
@@ -74,5 +75,5 @@ def gate_difference_figure(data: GateDifference) -> go.Figure:
         min(640, max(300, 150 + 24 * num_layers)),
         {"title": "virtual token", "constrain": "domain"} | bare,
         {"title": "layer (1: nearest the input)"} | bare,
-        plot_bgcolor=NOTHING,
+        **GREY_GROUND,
     )

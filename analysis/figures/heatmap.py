@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import plotly.graph_objects as go
 
-from analysis.figures.theme import NOTHING, SEQUENTIAL, drawn, empty_figure, log_colours
+from analysis.figures.theme import GREY_GROUND, SEQUENTIAL, drawn, empty_figure, log_colours
 from analysis.gate_stats import QUANTITIES, Quantity, finite, heaviest_first, largest, smallest_positive
 
 MAX_DECADES = 3
@@ -123,7 +123,7 @@ def heatmap_figure(data: Heatmap) -> go.Figure:
         min(720, max(300, 150 + 28 * num_layers)),
         x | bare | _ticks(num_tokens),
         y | bare | _ticks(num_layers),
-        plot_bgcolor=NOTHING,
+        **GREY_GROUND,
         showlegend=False,
     )
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import plotly.graph_objects as go
 
-from analysis.figures.theme import drawn, empty_figure
+from analysis.figures.theme import GREY_GROUND, drawn, empty_figure
 from analysis.settling import Settling
 
 EARLY_TO_LATE = [[0, "#08306b"], [0.5, "#4292c6"], [1, "#c6dbef"]]
@@ -63,4 +63,5 @@ def settling_figure(data: SettlingMap) -> go.Figure:
         min(640, max(300, 150 + 24 * num_layers)),
         {"title": "virtual token", "constrain": "domain"} | bare,
         {"title": "layer (1: nearest the input)"} | bare,
+        **GREY_GROUND,
     )

@@ -19,8 +19,9 @@ DIVERGING = "PuOr_r"
 """orange above 0, purple below, near white at 0: told apart with any of the usual colour deficiencies"""
 CATEGORICAL = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999933", "#882255")
 """Okabe and Ito's palette without black and yellow, two of Tol's added"""
-NOTHING = "rgba(128, 128, 128, 0.35)"
-"""ground of a heatmap, seen where a layer has no such virtual token: neither the page nor an end of the colours"""
+_MARGIN = {"l": 60, "r": 16, "t": 48, "b": 48}
+GREY_GROUND = {"plot_bgcolor": "rgba(128, 128, 128, 0.35)", "margin": _MARGIN | {"pad": 0}}
+"""layout of a heatmap with gaps, where a layer has no such virtual token: neither the page nor an end of the colours"""
 MUTED = "#8a94a3"
 """error bars and reference lines"""
 DARKER, LIGHTER = "#c2410c", "#8a94a3"
@@ -101,7 +102,7 @@ def _common(title: str, height: int) -> dict[str, Any]:
     return {
         "title": {"text": title, "x": 0, "xanchor": "left", "font": {"size": 16}},
         "height": height,
-        "margin": {"l": 60, "r": 16, "t": 48, "b": 48},
+        "margin": _MARGIN,
         "legend": {"orientation": "h", "y": -0.25, "x": 0},
         "hoverlabel": {"namelength": -1},
         "uirevision": "kept",

@@ -68,8 +68,9 @@ def show_token_contrast(run: Run, data: Predicted, chosen: str, name: str) -> No
         "token contrast",
         f"token-gates-by-{chosen}",
         lambda: _table(value=value, low=low, high=high, adjusted_p=adjusted),
-        f"{tokens_sentence(tests, view.unit, shape[1])} {found.num_examples:,} examples. p-values are corrected for "
-        "all virtual tokens and all groups of this comparison.",
+        f"{tokens_sentence(tests, view.unit, shape[1])} {found.num_examples:,} examples. Grey: no such virtual token, "
+        "or its gate is the same for every example. p-values are corrected for all virtual tokens and all groups of "
+        "this comparison.",
     )
 
 
