@@ -94,6 +94,8 @@ def _test(place: Place, decision: PilotDecision) -> None:
     if any(state in WAITING for state in states):
         _watch_test(place)
         return
+    if any(each.waits for each in place.found.trainings):
+        return  # one look, once all that comes by itself is there
     left = [run for run in runs if run.metric("test") is None]
     if not left or decision.split == "test":
         return
