@@ -11,11 +11,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self, get_args
 
-import numpy as np
 from pydantic import Field, model_validator
 
-from analysis.budgets import allocate, uniform
-from analysis.budgets.weighing import Weighed, weigh
+from analysis.budgets import uniform
 from analysis.runs import Rejected, Run, look_at, shown
 from analysis.verdict import UNIFORM
 from apt_core.config import MAX_TOKENS_PER_LAYER, PrefixLength, Settings, TrainSettings, canonical_name
@@ -23,7 +21,7 @@ from apt_core.errors import bad_value
 from apt_core.jobs import Job, Jobs
 from apt_core.jobs.interface import WAITING
 from apt_core.jobs.job_arguments import RESUME, unkept
-from apt_core.measure_format import IMPORTANCES, Measures
+from apt_core.measure_format import IMPORTANCES
 from apt_core.run_format import RUN_FILE
 from apt_core.tasks import TASKS
 from apt_core.tasks.source import DataSource
@@ -36,14 +34,8 @@ MAX_LAYERS = 10_000
 LENGTHS = "--prefix-lengths"
 UNMEASURED = "--no-measure"
 """of trainings whose tokens nobody asks about: only the first run is audited"""
-KEPT_PERCENT = 50
-"""virtual tokens that a proposal keeps of the full length"""
 DEFAULT_TOLERANCE = 2.0
 """points of the metric that fewer virtual tokens may cost"""
-DEFAULT_PERPLEXITY = 0.1
-"""the same of a language model's perplexity, which is 1 at best"""
-LANGUAGE_MODELS = ("causal-lm", "seq2seq-lm")
-"""tasks that are measured by perplexity"""
 STEPS = ("Question and data", "Train", "Audit", "Budget", "Retrain", "Decision", "Report")
 
 Arm = Literal["full", "pruned", "uniform"]
@@ -201,16 +193,6 @@ class Look(NamedTuple):
         return [each.run if each.state == "finished" else None for each in self.trainings if each.training.arm == arm]
 
 
-def default_tolerance(task: str) -> float:
-    """What fewer virtual tokens may cost if nobody says otherwise, in ``unit_of(task)``."""
-    return DEFAULT_PERPLEXITY if task in LANGUAGE_MODELS else DEFAULT_TOLERANCE
-
-
-def unit_of(task: str) -> str:
-    """In what a cost of the task's metric is read."""
-    return "perplexity" if task in LANGUAGE_MODELS else "points"
-
-
 def run_names(name: str, pilot: Pilot) -> list[str]:
     """The run folders that a pilot may come to have, whatever its budget will be."""
     return [f"{name}-{arm}-s{seed}" for seed in pilot.seeds for arm in get_args(Arm)]
@@ -356,32 +338,3 @@ def start(state: TrainingState, name: str, pilot: Pilot, root: Path, jobs: Jobs)
 def _lengths_in(arguments: Sequence[str]) -> str | None:
     """What a command says the lengths are: they may be others since a job with it was submitted."""
     return arguments[arguments.index(LENGTHS) + 1] if LENGTHS in arguments[:-1] else None
-
-
-class Proposal(NamedTuple):
-    """Lengths to retrain with, and where they come from."""
-
-    budget: ChosenBudget
-    weighed: Weighed | None  # None: uniform
-
-
-def propose(total: int, weighed_by: str, log_weights: np.ndarray, measures: Measures | None) -> Proposal:
-    """Shares ``total`` virtual tokens out in proportion to what the layers weigh.
-
-    Args:
-        total: over all layers.
-        weighed_by: a key of ``IMPORTANCES``, or uniform.
-        log_weights: of the first run [L, P], see ``final_weights``.
-        measures: of the same run; None: not measured.
-
-    Raises:
-        AptValueError: if the importance was not measured, or the total cannot be met.
-    """
-    if total < 1:
-        raise bad_value("total", total, "at least 1 virtual token")
-    if weighed_by == UNIFORM:
-        lengths = uniform(total, len(log_weights)).prefix_lengths
-        return Proposal(ChosenBudget(weighed_by=UNIFORM, prefix_lengths=lengths), None)
-    weighed = weigh(weighed_by, log_weights, measures)
-    lengths = allocate(weighed.weights, total).prefix_lengths
-    return Proposal(ChosenBudget(weighed_by=weighed_by, prefix_lengths=lengths), weighed)

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from math import isfinite, sqrt
 from typing import Literal, NamedTuple
 
-from analysis.pilot import Arm, Pilot
+from analysis.pilot import DEFAULT_TOLERANCE, Arm, Look, Pilot
 from analysis.runs import Run
 from apt_core.estimates import CONFIDENCE, Difference, Estimate, estimate, paired, reach
 from apt_core.metric_names import lower_is_better, reading_unit
@@ -27,6 +27,10 @@ Outcome = Literal["prune", "keep the full length", "undecided"]
 PRUNE: Outcome = "prune"
 KEEP: Outcome = "keep the full length"
 UNDECIDED: Outcome = "undecided"
+DEFAULT_PERPLEXITY = 0.1
+"""the same of a language model's perplexity, which is 1 at best"""
+LANGUAGE_MODELS = ("causal-lm", "seq2seq-lm")
+"""tasks that are measured by perplexity"""
 MOST_SEEDS = 50
 """more are not counted: then the cost is about the tolerance itself"""
 
@@ -63,6 +67,21 @@ class PilotDecision(NamedTuple):
     unit: str  # of differences
     tolerance: float
     seeds: int  # pairs of candidate and full length
+
+
+def default_tolerance(task: str) -> float:
+    """What fewer virtual tokens may cost if nobody says otherwise, in ``unit_of(task)``."""
+    return DEFAULT_PERPLEXITY if task in LANGUAGE_MODELS else DEFAULT_TOLERANCE
+
+
+def unit_of(task: str) -> str:
+    """In what a cost of the task's metric is read."""
+    return "perplexity" if task in LANGUAGE_MODELS else "points"
+
+
+def decision_of(pilot: Pilot, found: Look) -> PilotDecision | None:
+    """``decide`` on the runs that are finished at the moment."""
+    return decide(pilot, {arm: found.runs(arm) for arm in pilot.arms})
 
 
 def decide(pilot: Pilot, runs: Mapping[Arm, Sequence[Run | None]]) -> PilotDecision | None:

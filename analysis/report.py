@@ -21,7 +21,7 @@ from analysis.gate_sample import sample_gates
 from analysis.gate_stats import QUANTITIES, batch_spread, layer_profile
 from analysis.pilot import Look, Pilot, look
 from analysis.pilot_caveats import caveats
-from analysis.pilot_decision import KEEP, PRUNE, PilotDecision, decide, rules, signed
+from analysis.pilot_decision import KEEP, PRUNE, PilotDecision, decision_of, rules, signed
 from analysis.run_table import lengths_text
 from analysis.runs import Run, shown
 from analysis.shareable import public_command, public_place, without_places
@@ -63,7 +63,7 @@ def gather(name: str, pilot: Pilot, root: Path, jobs: Jobs) -> ReportContent:
         AptValueError: if there is nothing to decide on yet.
     """
     found = look(name, pilot, root, jobs)
-    decision = decide(pilot, {arm: found.runs(arm) for arm in pilot.arms})
+    decision = decision_of(pilot, found)
     first = found.first.run
     if decision is None or first is None or found.first.state != "finished":
         raise AptValueError(

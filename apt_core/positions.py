@@ -19,7 +19,9 @@ def shift_positions(model: AptModel, args: tuple, kwargs: dict[str, Any]) -> tup
     if positions is None:
         cache = kwargs.get("past_key_values")
         seen = int(cache.get_seq_length()) if cache is not None else 0
-        own = next((each for each in model.modules() if hasattr(each, "create_position_ids_from_input_ids")), None)
+        own = getattr(model.base_model, "embeddings", None)
+        if not hasattr(own, "create_position_ids_from_input_ids"):
+            own = None
         if own is not None and not text.is_floating_point():  # RoBERTa and its kin begin behind the padding's own
             positions = own.create_position_ids_from_input_ids(text, own.padding_idx, seen + start)
             return args, {**kwargs, "position_ids": positions}

@@ -9,7 +9,7 @@ import streamlit as st
 from analysis.pages import access, context, pilot_form, pilot_result, pilot_steps
 from analysis.pages.charts import choose_image_format
 from analysis.pilot import STEPS, Pilot, current_step, look
-from analysis.pilot_decision import decide
+from analysis.pilot_decision import decision_of
 from analysis.pilot_files import PILOTS_FOLDER, delete_pilot, find_pilots, undo_delete
 from analysis.runs import Rejected, shown
 from apt_core.errors import AptError
@@ -120,7 +120,7 @@ def _is_open(number: int, place: pilot_steps.Place) -> bool:
     """Whether a step can be looked at: what is done, what is now, the budget already beside a missing audit, and an
     answer, provisional, as soon as there is one: a training that keeps failing must not hide it."""
     if place.now == 5 and number > 5:
-        return decide(place.pilot, {arm: place.found.runs(arm) for arm in place.pilot.arms}) is not None
+        return decision_of(place.pilot, place.found) is not None
     return number <= place.now or (place.now == 3 and number == 4)
 
 

@@ -9,8 +9,9 @@ import streamlit as st
 
 from analysis.inputs import data_place, model_name
 from analysis.pages import context
-from analysis.pilot import MAX_QUESTION, MAX_SEEDS, Pilot, default_tolerance, run_names, unit_of
+from analysis.pilot import MAX_QUESTION, MAX_SEEDS, Pilot, run_names
 from analysis.pilot_costs import check_data
+from analysis.pilot_decision import default_tolerance, unit_of
 from analysis.pilot_files import MAX_PILOT_NAME, check_pilot_name, create_pilot, pilot_path
 from analysis.runs import shown
 from apt_core.config import MAX_TOKENS_PER_LAYER, TrainSettings

@@ -14,7 +14,7 @@ from analysis.pages.charts import show_figure
 from analysis.pages.pilot_steps import LOOK_SECONDS, Place
 from analysis.pilot import look
 from analysis.pilot_caveats import caveats
-from analysis.pilot_decision import KEEP, PRUNE, PilotDecision, decide, rules, signed
+from analysis.pilot_decision import KEEP, PRUNE, PilotDecision, decision_of, rules, signed
 from analysis.pilot_files import pilot_path
 from analysis.report import gather, report_html
 from analysis.runs import shown
@@ -28,7 +28,7 @@ from apt_core.metric_names import lower_is_better
 def show_decision(place: Place) -> None:
     """The answer, its numbers, its caveats, and the one look at the test split."""
     found = place.found
-    decision = decide(place.pilot, {arm: found.runs(arm) for arm in place.pilot.arms})
+    decision = decision_of(place.pilot, found)
     if decision is None:
         st.info("No metric was measured, so there is nothing to decide on.")
         return
@@ -67,8 +67,7 @@ def show_decision(place: Place) -> None:
 
 def show_report(place: Place) -> None:
     """The download; the file is made when it is asked for."""
-    found = place.found
-    if decide(place.pilot, {arm: found.runs(arm) for arm in place.pilot.arms}) is None:
+    if decision_of(place.pilot, place.found) is None:
         st.info("There is nothing to report before something was decided.")
         return
     st.markdown(

@@ -15,9 +15,11 @@ from analysis.live_training import pace_of
 from analysis.pages import context, job_actions, job_card
 from analysis.pages.audit_data import audited
 from analysis.pages.gate_data import open_gates, weights_of
-from analysis.pilot import KEPT_PERCENT, Look, Pilot, TrainingState, arguments_of, look, propose, start, unit_of
+from analysis.pilot import Look, Pilot, TrainingState, arguments_of, look, start
 from analysis.pilot_costs import duration, slots_for, training_seconds
+from analysis.pilot_decision import unit_of
 from analysis.pilot_files import save_pilot
+from analysis.pilot_proposal import KEPT_PERCENT, propose
 from analysis.run_table import lengths_text
 from analysis.runs import Run, shown
 from analysis.verdict import CARE, FOLLOW, ORDERS, UNIFORM

@@ -15,10 +15,10 @@ from analysis.pilot import (
     arguments_of,
     current_step,
     look,
-    propose,
     start,
     trainings,
 )
+from analysis.pilot_proposal import propose
 from apt_core.errors import AptValueError
 from apt_core.run_format import RUN_FILE
 from tests.analysis.pilot_world import BUDGET, LENGTHS, PILOT, ListedJobs, record_trainings
