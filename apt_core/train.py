@@ -252,8 +252,8 @@ def _prepare(
         if memory_check:
             check_memory(trainer, job.training)
     except BaseException:
-        if not resume:
-            remove_empty_folders(job.out / CHECKPOINT_FOLDER, above)  # the Trainer has made it
+        if not resume and is_main_rank():  # whose Trainer has made it, after this process looked what was there
+            remove_empty_folders(job.out / CHECKPOINT_FOLDER, above)
         raise
     notes.append(late_snapshots_note(job.training, len(train_set)))
     if resume:

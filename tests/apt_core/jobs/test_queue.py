@@ -174,7 +174,8 @@ def test_jobs_of_a_machine_that_went_down_are_lost_and_can_be_queued_again(one_s
     record = record_of(one_slot, running)
     for pid in (record_of(one_slot, queued).pid, record.pid, record.trainer_pid):
         os.kill(pid, signal.SIGKILL)
-    until(lambda: not any(marked_processes(job.id) for job in (running, queued)))
+    until(lambda: one_slot.status(running.id) != "running" and one_slot.status(queued.id) != "queued")
+    assert not any(marked_processes(job.id) for job in (running, queued))
     assert [one_slot.status(job.id) for job in (running, queued)] == ["lost", "lost"]
     assert one_slot.report(queued.id).started_at is None
     again = [one_slot.retry(job.id) for job in (queued, running)]
