@@ -197,6 +197,7 @@ def measure_all(
 
     def write() -> None:
         results.setdefault("machines", {})[name] = results["machine"] = here
+        results.setdefault("loads", {})[name] = round(os.getloadavg()[0], 1)
         write_json(arguments.out, results)
         if arguments.out == RESULTS:
             write_atomic(PAGE, page(read_results()).encode())

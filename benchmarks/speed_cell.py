@@ -16,9 +16,10 @@ import numpy as np
 import torch
 import transformers
 
-from apt_core.latency import interleaved
+from apt_core.latency import interleaved, spread
 from benchmarks.contenders import BACKBONE, PEFT, PRUNED, Run, backbone, builders, full_name, prepared, twin
 from benchmarks.speed_cells import CELLS, Cell
+from benchmarks.speed_goals import GIVES_BACK
 
 
 def timed(runs: list[Run], seconds: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -44,35 +45,36 @@ def timed(runs: list[Run], seconds: float, seed: int) -> tuple[np.ndarray, np.nd
     return wall, np.array(processor[1:])
 
 
-def quartiles(values: np.ndarray, digits: int = 4) -> dict[str, float]:
-    """Median and the quartiles around it."""
-    low, median, high = np.quantile(values, (0.25, 0.5, 0.75))
-    return {"median": round(median, digits), "low": round(low, digits), "high": round(high, digits)}
+def median_of(values: np.ndarray, digits: int = 4) -> dict[str, float]:
+    """Median and its 95 % interval by order statistics."""
+    return {name: round(value, digits) for name, value in spread(values)._asdict().items()}
 
 
 def summary(cell: Cell, names: list[str], wall: np.ndarray, processor: np.ndarray) -> dict[str, dict[str, Any]]:
     """Of every contender: times, and ratios within a round to the backbone and to PEFT.
 
     Of the pruned ones also what the full prefix costs, what pruning saves, and that as a part of the cost: None where
-    the cost is lost in the scatter of the rounds.
+    the cost is lost in the scatter of the rounds; and by how much that is over the goal.
     """
     column = {name: wall[:, index] for index, name in enumerate(names)}
     base = names.index(BACKBONE)
     found = {}
     for index, name in enumerate(names):
         found[name] = {
-            "wall_ms": quartiles(wall[:, index], 2),
-            "cpu_ms": quartiles(processor[:, index], 2),
-            "ratio": quartiles(wall[:, index] / wall[:, base]),
-            "cpu_ratio": quartiles(processor[:, index] / processor[:, base]),
+            "wall_ms": median_of(wall[:, index], 2),
+            "cpu_ms": median_of(processor[:, index], 2),
+            "ratio": median_of(wall[:, index] / wall[:, base]),
+            "cpu_ratio": median_of(processor[:, index] / processor[:, base]),
         }
         if PEFT in names:
-            found[name]["to_peft"] = quartiles(wall[:, index] / column[PEFT])
+            found[name]["to_peft"] = median_of(wall[:, index] / column[PEFT])
         if name in PRUNED:
             full = column[full_name(cell)]
-            cost, saved = quartiles(full - column[BACKBONE], 2), quartiles(full - column[name], 2)
+            costs, savings = full - column[BACKBONE], full - column[name]
+            cost, saved = median_of(costs, 2), median_of(savings, 2)
             part = round(saved["median"] / cost["median"], 3) if cost["low"] > 0 else None
-            found[name] |= {"own_cost_ms": cost, "saved_ms": saved, "gives_back": part}
+            over = median_of(savings - GIVES_BACK * costs, 2)
+            found[name] |= {"own_cost_ms": cost, "saved_ms": saved, "gives_back": part, "over_goal_ms": over}
     return found
 
 

@@ -17,7 +17,7 @@ from torch import nn
 
 from apt_core.backbones import set_dropout
 from benchmarks.contenders import Run, apt, backbone, batch_of, twin
-from benchmarks.speed_cell import quartiles, timed
+from benchmarks.speed_cell import median_of, timed
 from benchmarks.speed_cells import Cell
 
 CELL = Cell("MiniLM", "training", 20)
@@ -96,9 +96,9 @@ def main() -> None:
     wall, processor = timed(list(runs.values()), arguments.seconds, seed=0)
     options = {
         name: {
-            "wall_ms": quartiles(wall[:, index], 2),
-            "ratio": quartiles(wall[:, index] / wall[:, 0]),
-            "cpu_ratio": quartiles(processor[:, index] / processor[:, 0]),
+            "wall_ms": median_of(wall[:, index], 2),
+            "ratio": median_of(wall[:, index] / wall[:, 0]),
+            "cpu_ratio": median_of(processor[:, index] / processor[:, 0]),
         }
         for index, name in enumerate(runs)
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,12 @@ Written by `python -m benchmarks.speed` from `benchmarks/results/*.json`.
 HOW = """Contenders are timed in turn in one process, each round in a random order, and compared within a round: a
 machine is now faster, now slower, and ratios scatter less than times. The first round warms up. *x backbone*: median
 ratio of wall-clock time to the frozen backbone, whose gradients go through the activations of all layers, and in
-brackets its quartiles. *processor*: the same of processor time, which a busy machine changes less. Peak memory is of a
-process of its own for each: the whole process, and what comes on top once the model is loaded. Backbones have random
-values in the sizes named; a training step includes AdamW. Pruned: the same gates, fewer virtual tokens, in proportion
-to recorded gates. *Gives back*: part of what the prefix adds to the step's time;
-empty where that is lost in the scatter of the rounds."""
+brackets the 95 % interval of that median, by order statistics. *processor*: the same of processor time, which a busy
+machine changes less. Peak memory is of a process of its own for each: the whole process, and what comes on top once the
+model is loaded. Backbones have random values in the sizes named; a training step includes AdamW. Pruned: the same
+gates, fewer virtual tokens, in proportion to recorded gates. *Gives back*: part of what the prefix adds to the step's
+time; empty where that is lost in the scatter of the rounds."""
+HELD = {True: "yes", False: "no", None: "undecided"}
 
 
 def read_results(folder: Path = FOLDER) -> dict[str, Any]:
@@ -70,6 +72,9 @@ def _machine(speed: dict[str, Any]) -> str:
         if _about(about) != latest:
             others.setdefault(_about(about), []).append(name)
     lines = [latest + used + ".", *(f"{', '.join(names)}: {about}." for about, names in others.items())]
+    loads = speed.get("loads", {}).values()
+    if loads:
+        lines.append(f"Load average of the machine when a part ended, this benchmark included: {_range(loads)}.")
     return "\n\n".join(lines) + "\n"
 
 
@@ -81,9 +86,15 @@ def _about(about: dict[str, Any]) -> str:
     )
 
 
+def _range(values: Collection[float]) -> str:
+    low, high = min(values), max(values)
+    return f"{low:g}" if low == high else f"{low:g} to {high:g}"
+
+
 def _goals(speed: dict[str, Any], measured: dict[str, Any]) -> list[str]:
-    rows = [[goal.name, goal.reached, "yes" if goal.held else "no"] for goal in goals(speed, measured)]
-    return ["## Goals\n", _table(["goal", "reached", "held"], rows)] if rows else []
+    rows = [[goal.name, goal.reached, HELD[goal.held]] for goal in goals(speed, measured)]
+    note = "Undecided: the 95 % intervals of what was measured contain both.\n"
+    return ["## Goals\n", _table(["goal", "reached", "held"], rows), note] if rows else []
 
 
 def _overview(measured: dict[str, Any]) -> str:

@@ -139,6 +139,15 @@ def test_goals_say_which_cell_missed_them():
     assert all(goal.held for goal in goals({}, {TRAINING.key: good}))
 
 
+def test_goals_are_undecided_where_rounds_scatter_around_them():
+    names = [BACKBONE, HIDDEN, "APT, pruned to 25 %", PEFT]
+    wall = np.array([[100.0, 104.0, 100.5, 103.0], [100.0, 106.0, 103.0, 107.0]] * 6)
+    found = goals({}, {TRAINING.key: {"timing": {"contenders": summary(TRAINING, names, wall, wall)}}})
+    assert [goal.held for goal in found] == [None, None, None]
+    text = speed_page.page({"speed": {"cells": {}, "machine": speed.machine(), "loads": {"a": 1.0, "b": 2.5}}})
+    assert "included: 1 to 2.5.\n" in text
+
+
 def answered(words: tuple[str, ...]) -> dict:
     """What a child process would have printed."""
     if words[0] == "benchmarks.peak_memory":
