@@ -58,8 +58,7 @@ def rename(roots: Sequence[Path], folder: Path, name: str) -> Path:
         AptError: if the name is not accepted or taken, if the run still runs, or if a run made from it is not
             finished (it may still need its parent by the old name).
     """
-    _check_place(roots, folder)
-    _check_not_running(folder)
+    _check_movable(roots, folder)
     check_name(name)
     target = folder.parent / name
     if os.path.lexists(target):
@@ -90,14 +89,13 @@ def rename(roots: Sequence[Path], folder: Path, name: str) -> Path:
     return target
 
 
-def delete(roots: Iterable[Path], folder: Path) -> Trashed:
+def delete(roots: Sequence[Path], folder: Path) -> Trashed:
     """Moves a run into the ``.trash`` of its folder of runs.
 
     Raises:
         AptError: if it still runs, or is not a run in ``roots``.
     """
-    _check_place(roots, folder)
-    _check_not_running(folder)
+    _check_movable(roots, folder)
     trash = folder.parent / TRASH_FOLDER
     if not os.path.lexists(trash):
         trash.mkdir(exist_ok=True)
@@ -152,8 +150,8 @@ def empty_trash(roots: Iterable[Path], chosen: Iterable[Trashed]) -> int:
 
 
 def in_sweep(roots: Iterable[Path], folder: Path) -> bool:
-    """Whether a run is one of a sweep that is directly in one of ``roots``."""
-    return folder.parent.parent in list(roots) and is_sweep(folder.parent)
+    """Whether a run is one of a sweep that is one of ``roots``, or directly in one."""
+    return not {folder.parent, folder.parent.parent}.isdisjoint(roots) and is_sweep(folder.parent)
 
 
 def check_name(name: str) -> None:
@@ -192,6 +190,13 @@ def _check_real_folder(folder: Path) -> None:
         raise AptFileNotFoundError(f"{folder}: no longer there. Reload the page.") from problem
     if not real:
         raise bad_value("folder", str(folder), "a folder", "It is a link or a file, which is left alone.")
+
+
+def _check_movable(roots: Sequence[Path], folder: Path) -> None:
+    _check_place(roots, folder)
+    if in_sweep(roots, folder):
+        raise AptValueError(f"run: got {folder.name!r}, which is of a sweep; accepted: a run of its own.")
+    _check_not_running(folder)
 
 
 def _check_not_running(folder: Path) -> None:

@@ -11,6 +11,10 @@ class AptValueError(AptError, ValueError):
     """A setting, argument or line of a data file is not usable."""
 
 
+class AptUnreachableError(AptValueError):
+    """A cluster does not answer at its address, or not as it should; it may later."""
+
+
 class AptFileNotFoundError(AptError, FileNotFoundError):
     """A file or folder that was named does not exist."""
 
@@ -32,8 +36,12 @@ def bad_value(field: str, received: object, accepted: str, hint: str = "") -> Ap
         accepted: what would be accepted, with units or range.
         hint: what to do next, one sentence.
     """
+    return AptValueError(bad_value_text(field, received, accepted, hint))
+
+
+def bad_value_text(field: str, received: object, accepted: str, hint: str = "") -> str:
+    """The words of ``bad_value``, for an error of another class."""
     shown = repr(received)
     if len(shown) > 120:
         shown = shown[:117] + "..."
-    text = f"{field}: got {shown}; accepted: {accepted}."
-    return AptValueError(f"{text} {hint}".strip())
+    return f"{field}: got {shown}; accepted: {accepted}. {hint}".strip()

@@ -15,7 +15,9 @@ REDACTED = "***"
 SHORTEST_SECRET = 6
 """characters; a shorter value would blank out words that only happen to be equal"""
 _SECRET_NAME = re.compile(r"TOKEN$|(?:^|_|API|ACCESS)KEY(?:_ID)?$|SECRET|PASSW(?:OR)?D|PASSPHRASE|CREDENTIAL|^AWS_")
-_NO_SECRET = re.compile(r"^AWS_.*(REGION|PROFILE|FILE|OUTPUT|PAGER|BUNDLE|PATH|ENV|URL|URI|MODE|ATTEMPTS|DISABLED)$")
+_NO_SECRET = re.compile(
+    r"^AWS_.*(REGION|PROFILE|FILE|OUTPUT|PAGER|BUNDLE|PATH|ENV|URL|URI|MODE|ATTEMPTS|DISABLED|VAULT)$"
+)
 _LOGIN = re.compile(r"(?<=://)[^\s/?#'\"<>]+@")
 _TOKEN = re.compile(r"\b(?:hf|api_org)_[A-Za-z0-9]{30,}|(?<=\bBearer )[\w.~+/=-]{8,}")
 

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from tqdm.auto import tqdm
 
 from apt_core.budget_file import read_budget
-from apt_core.errors import AptError, AptValueError, AptWriteError
+from apt_core.errors import AptError, AptUnreachableError, AptValueError, AptWriteError
 from apt_core.jobs.interface import WAITING, Jobs
 from apt_core.jobs.job_arguments import RESUME, unkept
 from apt_core.jobs.retry import ran_out_of_memory
@@ -42,6 +42,8 @@ MOST_QUEUED = 16
 MOST_TRIES = 3
 """jobs of one driver for the same step, if its supervisor is lost again and again"""
 BUDGET_SECONDS = 600
+PATIENCE_SECONDS = 600
+"""with a cluster that answered before and does not now: its head may have been started again"""
 
 
 class Outcome(NamedTuple):
@@ -75,27 +77,29 @@ def drive(
         look_seconds: between two looks.
 
     Raises:
-        AptError: if the folder cannot be read or written any more.
+        AptError: if the folder cannot be read or written any more, or a cluster has not answered for long.
     """
     recorded = read_recorded(out)
     standings = look(recorded, None)
     if all(each.state == "finished" for each in standings):  # also where its cluster is stopped
         return Outcome(standings, False)
     driver = _Driver(recorded, jobs, retry_failed, say)
+    silent_since = None
     with tqdm(total=len(driver.recorded.plan), desc="sweep", unit="training", file=sys.stderr) as bar:
         try:
             while True:
-                standings = driver.look()
-                stopped = (out / STOP_FILE).exists()
-                if stopped:
-                    cancel_all(standings, jobs)
-                    (out / STOP_FILE).unlink(missing_ok=True)
-                submitted = 0 if stopped else driver.submit_ready(standings)
-                if not submitted and (stopped or not any(each.state in WAITING for each in standings)):
-                    standings = driver.look()
-                    _show(bar, standings)
-                    return Outcome(standings, stopped)
-                _show(bar, standings)
+                try:
+                    outcome = driver.step(bar)
+                    silent_since = None
+                except AptUnreachableError as problem:
+                    if silent_since is None:
+                        silent_since = time.monotonic()
+                        say(f"{problem} Asking again for up to {PATIENCE_SECONDS // 60} minutes")
+                    elif time.monotonic() - silent_since > PATIENCE_SECONDS:
+                        raise
+                    outcome = None
+                if outcome is not None:
+                    return outcome
                 time.sleep(look_seconds)
         except KeyboardInterrupt:
             say("interrupted; jobs that were submitted go on, and the same command goes on with the rest")
@@ -112,7 +116,22 @@ class _Driver:
         self._note(problems={})  # what could not be submitted may be possible now
         self._before = {each.job.id for each in self.look() if each.job is not None and each.state not in WAITING}
 
+    def step(self, bar: tqdm) -> Outcome | None:
+        """Looks, submits what can be done now or ends all if asked to; None while there is more to wait for."""
+        request = self.recorded.folder / STOP_FILE
+        standings = self.look()
+        stopped = request.exists()
+        if stopped:
+            cancel_all(standings, self._jobs)
+            request.unlink(missing_ok=True)
+        submitted = 0 if stopped else self.submit_ready(standings)
+        ended = not submitted and (stopped or not any(each.state in WAITING for each in standings))
+        standings = self.look() if ended else standings
+        _show(bar, standings)
+        return Outcome(standings, stopped) if ended else None
+
     def look(self) -> list[Standing]:
+        """How all trainings stand."""
         standings = look(self.recorded, self._jobs, self._finished)
         self._finished = {each.training.name: each for each in standings if each.state == "finished"}
         return standings
@@ -165,7 +184,7 @@ class _Driver:
             if words is None:
                 return True  # another run stands for it, which is a change too
             self._jobs.submit(words, folder)
-        except AptWriteError:
+        except (AptWriteError, AptUnreachableError):
             raise
         except AptError as problem:
             reason = str(problem)[:MAX_REASON]

@@ -68,7 +68,7 @@ def check_sweep(content: bytes, name: str, out: Path, place: Place) -> Checked:
     if place.executor == "local":
         check_devices(spec)
     known = dict(there.num_layers) if there is not None else {}
-    left = _tasks_left(out, spec, known)
+    left = _tasks_left(out, spec, known, there.same_lengths if there is not None else {})
     data = {task: check_data(spec, task) for task in left}
     num_layers = {**known, **_layers(spec, {task: data[task] for task in left if task not in known})}
     fields = {"num_layers": num_layers, "updated_at": utc_now(), **place._asdict()}
@@ -160,15 +160,21 @@ def _check_new(out: Path) -> None:
     check_new_folder(out)
 
 
-def _tasks_left(out: Path, spec: SweepSpec, known: Mapping[str, int]) -> list[str]:
+def _tasks_left(out: Path, spec: SweepSpec, known: Mapping[str, int], same: Mapping[str, str]) -> list[str]:
     """Tasks of which something is to be trained or evaluated; the data of the others need not be there any more.
+
+    Args:
+        out: the sweep's folder.
+        spec: what is to be done.
+        known: layers of tasks.
+        same: trainings for which another one of the same lengths stands.
 
     Raises:
         AptValueError: as ``expand``, if the layers of all tasks are known.
     """
     if not set(known) >= set(spec.tasks):
         return list(spec.tasks)
-    left = {each.task for each in expand(spec, known) if not _is_done(out / each.name, spec)}
+    left = {each.task for each in expand(spec, known) if not _is_done(out / same.get(each.name, each.name), spec)}
     return [task for task in spec.tasks if task in left]
 
 

@@ -163,8 +163,7 @@ def cancel_all(standings: list[Standing], jobs: Jobs) -> None:
 
 def driver_log(out: Path, last_lines: int) -> str:
     """The end of what the driver has printed that was started last from the dashboard; empty where there is none."""
-    path = out / LOG_FILE
-    return "" if path.is_symlink() else tail(path, last_lines)
+    return tail(out / LOG_FILE, last_lines)
 
 
 def environment() -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -192,14 +193,20 @@ def test_marked_row_becomes_the_example(make, monkeypatch):
             self.selection = self
             self.rows = rows
 
-    state = {"examples": Marked(1)}
+    state = {"list": Marked(1)}
     monkeypatch.setattr(error_examples.st, "session_state", state)
-    error_examples._take_selected(["v-1", "v-2"])
+    error_examples._take_selected("list", ["v-1", "v-2"])
     assert state["example"] == "v-2"
     for rows in ((), (7,)):
-        state["examples"] = Marked(*rows)
-        error_examples._take_selected(["v-1", "v-2"])
+        state["list"] = Marked(*rows)
+        error_examples._take_selected("list", ["v-1", "v-2"])
     assert state["example"] == "v-2"
+
+
+def test_other_examples_do_not_inherit_the_mark():
+    first, second = (error_examples.list_key(np.arange(start, start + 5)) for start in (0, 5))
+    assert first != second
+    assert first == error_examples.list_key(np.arange(5))
 
 
 def test_token_gates_are_asked_for_and_shown_when_there(make):
@@ -292,6 +299,20 @@ def test_dashboard_that_others_reach_reads_no_file_that_only_a_run_names(make, t
     monkeypatch.setattr("analysis.pages.context.allowed_data", lambda: [tmp_path / "data"])
     app = rerun(field(page("errors").toggle, "Show the texts").set_value(True))
     assert "not available" not in texts(app.warning)
+
+
+def test_dashboard_that_others_reach_reads_the_place_that_it_has_checked(make, tmp_path, monkeypatch):
+    """A run says where its data was as it was typed; the app is started in the same folder."""
+    monkeypatch.chdir(tmp_path)
+    make(**own_data(tmp_path / "data") | {"data_dir": "data"})
+    monkeypatch.setattr("analysis.pages.context.allowed_data", lambda: [tmp_path / "data"])
+    app = rerun(field(page("errors").toggle, "Show the texts").set_value(True))
+    assert "not available" not in texts(app.warning)
+    (tmp_path / "elsewhere").mkdir()
+    shutil.copytree(tmp_path / "data", tmp_path / "elsewhere" / "data")
+    monkeypatch.setattr("analysis.pages.context.allowed_data", lambda: [tmp_path / "elsewhere"])
+    app = rerun(field(page("errors").toggle, "Show the texts").set_value(True))
+    assert "the run's data: got" in texts(app.warning)
 
 
 def test_run_of_an_unknown_task_says_that_there_are_no_texts(make):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -46,8 +48,8 @@ def show_examples(run: Run, data: Predicted) -> None:
         table,
         hide_index=True,
         width="stretch",
-        key=LIST,
-        on_select=lambda: _take_selected(table["id"].tolist()),
+        key=list_key(shown),
+        on_select=lambda: _take_selected(list_key(shown), table["id"].tolist()),
         selection_mode="single-row",
         column_config=_columns(table),
     )
@@ -89,9 +91,14 @@ def _page(places: np.ndarray) -> np.ndarray:
     return places[(number - 1) * PER_PAGE : number * PER_PAGE]
 
 
-def _take_selected(ids: list[str]) -> None:
+def list_key(places: np.ndarray) -> str:
+    """The list's widget key. A row is marked by its place, so that other examples must not inherit the mark."""
+    return f"{LIST} {hashlib.sha256(places.tobytes()).hexdigest()[:16]}"
+
+
+def _take_selected(key: str, ids: list[str]) -> None:
     """The marked row becomes the example of the page and of its address."""
-    rows = st.session_state[LIST].selection.rows
+    rows = st.session_state[key].selection.rows
     if rows and rows[0] < len(ids):
         st.session_state[EXAMPLE] = ids[rows[0]]
 
@@ -144,7 +151,7 @@ def _check_place(source: DataSource, allowed: Sequence[Path]) -> None:
         AptError: if the data is elsewhere than in the folders that the app was started with.
     """
     for place in local_places(source):
-        data_place(place, allowed, "the run's data")
+        data_place(os.path.abspath(os.path.expanduser(place)), allowed, "the run's data")  # it is read from here, too
     if needs_network(source) and not context.may_edit():
         raise AptValueError("the run's data is on the Hugging Face Hub; it is fetched for editors only.")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import tomllib
 from pathlib import Path
@@ -88,8 +89,17 @@ def _content(fields: dict[str, Any], train: dict[str, Any], places: dict[str, st
 
 
 def _place(place: str) -> dict[str, str]:
-    """The option that says where data is: a name with an ending is a file's."""
-    return {"train-file" if Path(place).suffix else "data-dir": place} if place else {}
+    """The option that says where data is, as typed or found."""
+    return {"train-file" if _is_file(place) else "data-dir": place} if place else {}
+
+
+def _is_file(place: str) -> bool:
+    """What is not there yet counts as a file if its name has an ending."""
+    path = Path(place)
+    with contextlib.suppress(OSError, ValueError):
+        if path.exists():
+            return path.is_file()
+    return bool(path.suffix)
 
 
 def _grid(root: Path) -> tuple[str, dict[str, Any]]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from apt_core.errors import AptError, AptFileNotFoundError
+from apt_core.errors import AptError, AptFileNotFoundError, bad_value
 from apt_core.run_format import RUN_FILE, check_new_folder, read_run_info, run_exists
 
 MAKES_A_RUN = ("train", "retrain")
@@ -25,6 +25,16 @@ def command_of(arguments: Sequence[str]) -> str:
     return arguments[0] if arguments else ""
 
 
+def check_command(arguments: Sequence[str]) -> None:
+    """Refuses what no job of ours does: a job's folder may be somebody else's work.
+
+    Raises:
+        AptValueError: if the command is another one.
+    """
+    if command_of(arguments) not in COMMANDS:
+        raise bad_value("command", command_of(arguments), ", ".join(COMMANDS))
+
+
 def unkept(arguments: Sequence[str]) -> list[str]:
     """Options of a training that its run does not keep: what goes on with it is to be told them again."""
     return [word for word in arguments if word in _UNKEPT]
@@ -36,8 +46,11 @@ def check_run_folder(arguments: Sequence[str], folder: Path) -> None:
     Raises:
         AptFileExistsError: if it holds a run that the command would overwrite.
         AptFileNotFoundError: if it holds none, and the command needs one.
-        AptValueError: if it is not new or empty, and the command needs that.
+        AptValueError: if it is not new or empty, and the command needs that; or a retraining does not begin with the
+            run that it retrains, which the queue reads there.
     """
+    if command_of(arguments) == "retrain" and (len(arguments) < 2 or arguments[1].startswith("-")):
+        raise bad_value("retrain", arguments[1] if len(arguments) > 1 else None, "RUN first, then its options")
     if command_of(arguments) in WRITES_ITS_RUN or RESUME in arguments:
         if not (folder / RUN_FILE).exists():
             raise AptFileNotFoundError(f"run: got {str(folder)!r}, which has no {RUN_FILE}; accepted: a run folder.")

@@ -22,7 +22,7 @@ from apt_core.errors import AptError, AptFileNotFoundError, AptValueError, AptWr
 from apt_core.jobs import locks
 from apt_core.jobs.devices import check_device, cpu_environment, cpu_slots, gpu_slots
 from apt_core.jobs.interface import WAITING, Job, JobReport, JobState
-from apt_core.jobs.job_arguments import check_run_folder, device_of
+from apt_core.jobs.job_arguments import check_command, check_run_folder, device_of
 from apt_core.jobs.job_files import (
     ALIVE_FILE,
     CANCEL_FILE,
@@ -42,6 +42,7 @@ from apt_core.jobs.retry import retry_arguments
 from apt_core.processes import MARKER
 from apt_core.run_format import this_host
 
+PROGRAM = (sys.executable, "-m", "apt_core")
 _SUPERVISOR = "apt_core.jobs.supervisor"
 _ID = re.compile(r"[\w-]+")
 
@@ -59,7 +60,7 @@ class LocalJobs:
     def __init__(
         self,
         folder: str | Path,
-        program: Sequence[str] = (sys.executable, "-m", "apt_core"),
+        program: Sequence[str] = PROGRAM,
         slots: int | None = None,
     ) -> None:
         self.folder = Path(folder)
@@ -99,6 +100,8 @@ class LocalJobs:
         """
         state = self.status(job_id)
         job = self._job(job_id)
+        if self._program == list(PROGRAM):
+            check_command(job.arguments)
         directory = Path(job.directory or Path.cwd())
         if not directory.is_dir():
             raise bad_value("job", job_id, f"a job whose folder {directory} still exists; its paths start there")
@@ -215,6 +218,7 @@ class LocalJobs:
         package = str(Path(apt_core.__file__).resolve().parent.parent)
         search_path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
         job_variables = {MARKER: job.id, "PYTHONPATH": search_path, "PYTHONUNBUFFERED": "1"}
+        job_variables["PYTHONSAFEPATH"] = "1"  # no folder where a job's paths start stands for this package
         with (Path(words[0]) / LOG_FILE).open("wb") as log:
             subprocess.Popen(
                 [sys.executable, "-m", _SUPERVISOR, *words, *self._program, *job.arguments],

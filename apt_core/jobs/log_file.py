@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import codecs
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from apt_core.errors import AptError
+from apt_core.files import open_regular
 from apt_core.secrets import redact
 
 KILLED = "ended by SIGKILL"
@@ -30,11 +33,16 @@ def why_killed(arguments: Sequence[str]) -> str:
 
 
 def tail(path: Path, last_lines: int) -> str:
-    """The last lines of a log, at most 256 KiB; of a progress bar only its last state; empty if there is no log."""
-    if not path.is_file():
+    """The last lines of a log, at most 256 KiB; of a progress bar only its last state; empty if there is no log.
+
+    A link is no log: it could lead to any file.
+    """
+    try:
+        file = open_regular(path)
+    except (OSError, AptError):
         return ""
-    with path.open("rb") as file:
-        before = file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
+    with file:
+        before = file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL_BYTES))
         text = file.read().decode("utf-8", "replace")
     if before:  # half a line may be half a secret, which nothing would recognise
         text = text.partition("\n")[2] or text
@@ -46,7 +54,7 @@ def follow(path: Path, has_ended: Callable[[], bool]) -> Iterator[str]:
     """What is in a log from its beginning, and what comes, line by line, until the job that writes it has ended."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     waiting = ""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         while True:
             ended = has_ended()  # before reading: what it printed last is then there
             while part := file.read(_PART_BYTES):

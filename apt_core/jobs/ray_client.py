@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from anyio.from_thread import start_blocking_portal
 
 import apt_core
-from apt_core.errors import AptError, AptValueError, bad_value
+from apt_core.errors import AptError, AptUnreachableError, AptValueError, bad_value, bad_value_text
 from apt_core.secrets import redact
 
 if TYPE_CHECKING:
@@ -55,8 +55,8 @@ def checked_address(address: str | None) -> str:
 class RayCluster:
     """Requests to one cluster; nothing is asked before the first.
 
-    Every method raises an ``AptError`` that names the address if the cluster does not answer as Ray does, or Ray is
-    not installed here.
+    Every method raises an ``AptUnreachableError`` that names the address if the cluster does not answer as Ray does,
+    and an ``AptValueError`` if Ray is not installed here.
 
     Args:
         address: of its dashboard.
@@ -179,12 +179,9 @@ class RayCluster:
             reason = " ".join(str(problem).split())[-_LONGEST_REASON:].rstrip(". ")
             if isinstance(problem, ConnectionError):
                 reason = "Nothing answers there"
-            raise bad_value(
-                "address",
-                self.address,
-                "that of a Ray dashboard that answers, such as http://127.0.0.1:8265",
-                f"{redact(reason)}. {afterwards}",
-            ) from problem
+            accepted = "that of a Ray dashboard that answers, such as http://127.0.0.1:8265"
+            text = bad_value_text("address", self.address, accepted, f"{redact(reason)}. {afterwards}")
+            raise AptUnreachableError(text) from problem
 
 
 def _client_class() -> type[JobSubmissionClient]:

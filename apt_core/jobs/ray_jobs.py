@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shlex
 import signal
 import time
 from collections.abc import Iterator, Sequence
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from apt_core.errors import AptError, AptFileNotFoundError, AptValueError, AptWriteError, bad_value
 from apt_core.jobs.interface import WAITING, Job, JobReport, JobState
-from apt_core.jobs.job_arguments import MAKES_A_RUN, check_run_folder, command_of, device_of
+from apt_core.jobs.job_arguments import MAKES_A_RUN, check_command, check_run_folder, command_of, device_of
 from apt_core.jobs.job_files import now, number_of
 from apt_core.jobs.log_file import why_killed
 from apt_core.jobs.ray_client import RayCluster
@@ -101,12 +102,18 @@ class RayJobs:
             AptError: if it has finished or not ended yet, or as ``submit`` does.
         """
         (_, record), report = self._known(job_id), self.report(job_id)
+        if self._program == list(PROGRAM):
+            check_command(record.job.arguments)
         folder = Path(record.job.run_folder)
         if report.state not in (*WAITING, "finished"):
             if record.storage:
                 fetch_run(RunCopy(record.storage, record.place), folder)
             settle_run(folder, report)
         arguments = retry_arguments(record.job, report.state, halve_batch=halve_batch)
+        if record.storage and command_of(arguments) not in MAKES_A_RUN:
+            accepted = "one that has something left to train"
+            hint = f"Its run is here now; to measure it: python -m apt_core {shlex.join(arguments)}"
+            raise bad_value("job", job_id, accepted, hint)
         return self._submit(arguments, folder, Path(record.job.directory), record.storage)
 
     def list(self) -> list[Job]:

@@ -16,6 +16,7 @@ from apt_core.jobs.log_file import KILLED
 from apt_core.measure_format import MEASURES_FILE
 from apt_core.memory import RAN_OUT, TOO_LARGE, Batch
 from apt_core.run_format import CHECKPOINT_FOLDER, RUN_FILE, read_run_info, status_of
+from apt_core.secrets import REDACTED
 from apt_core.tasks import TASKS
 
 _BATCH = {"batch_size": "--batch-size", "gradient_accumulation_steps": "--gradient-accumulation-steps"}
@@ -43,8 +44,18 @@ def retry_arguments(job: Job, state: JobState, *, halve_batch: bool = False) -> 
 
     Raises:
         AptError: if the job has not ended or did finish, or its run did, with what to do instead; if there is no
-            batch to halve.
+            batch to halve, or a secret among the arguments, which was not kept.
     """
+    arguments = _arguments(job, state, halve_batch)
+    hidden = next((word for word in arguments if REDACTED in word), None)
+    if hidden is not None:
+        raise bad_value(
+            "job", hidden, "one whose arguments hold no secret of the environment", "Submit its command again."
+        )
+    return arguments
+
+
+def _arguments(job: Job, state: JobState, halve_batch: bool) -> list[str]:
     if state not in ("failed", "cancelled", "lost"):
         raise AptValueError(
             f"job: got {job.id!r}, which is {state}; accepted: one that failed, was cancelled or is lost. "
@@ -67,7 +78,9 @@ def retry_arguments(job: Job, state: JobState, *, halve_batch: bool = False) -> 
         return ["measure", job.run_folder]
     if status in ("running", "finished"):
         raise AptValueError(f"job: got {job.id!r}, whose run {folder} is {status}; accepted: an interrupted run.")
-    smaller = _half(job, info.training, RESUME in job.arguments) if halve_batch else []
+    if RESUME in job.arguments:  # what was typed to go on with it may not have reached the run yet
+        return [*_without_batch(job.arguments), *_half(job, info.training)] if halve_batch else job.arguments
+    smaller = _half(job, info.training, as_typed=False) if halve_batch else []
     return ["train", "--out", job.run_folder, RESUME, *unkept(job.arguments), *smaller]
 
 

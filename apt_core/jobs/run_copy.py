@@ -66,6 +66,8 @@ class RunCopy:
     def load(self, folder: Path) -> bool:
         """Copies all of it into ``folder``, which is made; whether there was anything.
 
+        What is saved next is compared with this: a file that is removed meanwhile is removed from the copy too.
+
         Raises:
             AptValueError: if it holds what no run folder does.
             OSError: if a file cannot be copied.
@@ -76,6 +78,8 @@ class RunCopy:
             target.parent.mkdir(parents=True, exist_ok=True)
             with self._files.open_input_stream(info.path) as source, target.open("wb") as sink:
                 shutil.copyfileobj(source, sink)
+        names = {self._relative(info).as_posix() for info in found}
+        self._saved = {name: state for name, state in _regular_files(folder).items() if name in names}
         return bool(found)
 
     def exists(self) -> bool:

@@ -247,5 +247,10 @@ def test_runs_of_a_sweep_take_notes_but_keep_their_place(root, record_run):
     for change in (lambda: delete([root], folder), lambda: rename([root], folder, "d")):
         with pytest.raises(AptValueError, match="a run directly inside a folder of runs"):
             change()
+    opened_as_the_sweep_says = [root / "grid"]
+    save_notes(opened_as_the_sweep_says, folder, tags=["kept", "too"])
+    for change in (delete, lambda *place: rename(*place, "d")):
+        with pytest.raises(AptValueError, match="which is of a sweep"):
+            change(opened_as_the_sweep_says, folder)
     with pytest.raises(AptValueError, match="a run directly inside a folder of runs"):
         save_notes([root / "elsewhere"], folder, tags=["x"])

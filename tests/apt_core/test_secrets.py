@@ -73,6 +73,7 @@ def test_variables_whose_names_say_so_are_secret(name):
         ("HF_TOKEN", ""),
         ("HF_TOKEN", "x" * (SHORTEST_SECRET - 1)),
         ("AWS_PROFILE", "default"),
+        ("AWS_VAULT", "research"),
         ("AWS_DEFAULT_REGION", "eu-central-1"),
         ("AWS_WEB_IDENTITY_TOKEN_FILE", "/var/run/token"),
         ("SSL_KEY", __file__),

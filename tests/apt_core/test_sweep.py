@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from apt_core.budget_file import BudgetFile, budget_text, read_budget
-from apt_core.errors import AptError
+from apt_core.errors import AptError, AptUnreachableError
 from apt_core.jobs import JobReport
 from apt_core.memory import RAN_OUT
 from apt_core.run_format import read_run_info, update_finished_run
@@ -401,3 +401,37 @@ def test_complete_sweep_asks_no_cluster(world):
     recorded, jobs = world(ONE, lengths=[1, 2, 3])
     driven(recorded, jobs)
     assert drive(recorded.folder, None).complete
+
+
+def test_cluster_that_does_not_answer_for_a_while_is_asked_again(world):
+    recorded, jobs = world(lengths=[1, 2, 3])
+    answers, said = jobs.list, []
+
+    def unanswered():
+        jobs.list = answers
+        raise AptUnreachableError("address: got 'x'; accepted: one that answers.")
+
+    def list_once_more():
+        jobs.list = unanswered
+        return answers()
+
+    jobs.list = list_once_more  # the driver looks once before it begins
+    assert drive(recorded.folder, jobs, say=said.append, look_seconds=0).complete
+    assert [line for line in said if "Asking again" in line] == said
+
+
+def test_cluster_that_never_answers_again_ends_the_driver(world, monkeypatch):
+    monkeypatch.setattr("apt_core.sweep.PATIENCE_SECONDS", -1)
+    recorded, jobs = world(lengths=[1, 2, 3])
+    answers = jobs.list
+
+    def unanswered():
+        raise AptUnreachableError("address: got 'x'; accepted: one that answers.")
+
+    def list_once_more():
+        jobs.list = unanswered
+        return answers()
+
+    jobs.list = list_once_more
+    with pytest.raises(AptUnreachableError):
+        driven(recorded, jobs)

@@ -16,6 +16,7 @@ from apt_core.config import AptConfig
 from apt_core.errors import AptError
 from apt_core.jobs import JobReport
 from apt_core.sweep_begin import check_data
+from apt_core.sweep_format import read_sweep
 from apt_core.sweep_layers import Asked, count_layers
 from apt_core.sweep_plan import Training
 from apt_core.sweep_spec import parse_spec
@@ -214,3 +215,16 @@ def test_gpu_is_refused_where_there_is_none_before_anything_is_written(call, spe
     assert code == 2
     assert "train of copa: device: got 'cuda'; accepted: auto or cpu. No GPU is visible here" in error
     assert not (tmp_path / "grid").exists()
+
+
+def test_data_of_a_complete_sweep_is_not_looked_at_where_one_run_stands_for_another(call, spec, jobs, monkeypatch):
+    def suggest_uniform(parent: Path, training: Training, budget: Path) -> None:
+        budget.parent.mkdir(exist_ok=True)
+        budget.write_text(budget_text(BudgetFile(prefix_lengths=[2, 2, 2], total=6)))
+
+    monkeypatch.setattr("apt_core.sweep._suggest", suggest_uniform)
+    assert call("sweep", str(spec))[0] == 0
+    assert read_sweep(Path("runs/grid")).same_lengths
+    monkeypatch.setattr("apt_core.sweep_begin.load_task", None)
+    code, _, err = call("sweep", str(spec))
+    assert code == 0, err

@@ -16,7 +16,7 @@ import pytest
 
 from apt_core.errors import AptError, AptFileExistsError, AptFileNotFoundError, AptWriteError
 from apt_core.jobs import Jobs, LocalJobs
-from apt_core.jobs.job_files import ALIVE_FILE, CANCEL_FILE, JOB_FILE, STATE_FILE
+from apt_core.jobs.job_files import ALIVE_FILE, CANCEL_FILE, JOB_FILE, LOG_FILE, STATE_FILE
 from apt_core.jobs.locks import is_held
 from apt_core.processes import marked_processes
 from apt_core.run_format import RUN_FILE
@@ -183,6 +183,28 @@ def test_training_ends_with_its_supervisor_without_anybody_looking(jobs, tmp_pat
     until(lambda: not trainer.is_running() or trainer.status() == psutil.STATUS_ZOMBIE)
     assert record_of(jobs, job).state == "running"  # nobody has looked yet
     assert jobs.status(job.id) == "lost"
+
+
+def test_nothing_in_the_folder_where_paths_start_stands_for_this_package(jobs, tmp_path, monkeypatch):
+    for package in ("apt_core", "json"):
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "__init__.py").write_text("raise SystemExit('planted')")
+    monkeypatch.chdir(tmp_path)
+    job = jobs.submit(["succeed"], tmp_path / "run")
+    until(lambda: jobs.status(job.id) not in ("queued", "running"))
+    assert (jobs.status(job.id), jobs.logs(job.id)) == ("finished", "step 2 of 2\ndone")
+
+
+def test_log_that_is_a_link_is_not_read(jobs, tmp_path):
+    job = jobs.submit(["succeed"], tmp_path / "run")
+    until(lambda: jobs.status(job.id) == "finished")
+    (tmp_path / "private").write_text("private")
+    log = jobs.folder / job.id / LOG_FILE
+    log.unlink()
+    log.symlink_to(tmp_path / "private")
+    assert jobs.logs(job.id) == ""
+    with pytest.raises(AptError, match="is a link"):
+        list(jobs.follow(job.id))
 
 
 def test_submit_into_a_run_raises(jobs, tmp_path):

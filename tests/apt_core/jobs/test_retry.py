@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from apt_core.config import TrainSettings
 from apt_core.errors import AptError, AptFileExistsError, AptFileNotFoundError
 from apt_core.jobs import Job, LocalJobs
 from apt_core.jobs.job_arguments import check_run_folder, device_of
+from apt_core.jobs.job_files import write_job
 from apt_core.jobs.retry import ran_out_of_memory, retry_arguments
 from apt_core.memory import ran_out, too_large
 from apt_core.run_format import update_finished_run
@@ -286,3 +288,35 @@ def test_retry_measures_a_finished_run_that_was_yet_to_be_measured(tmp_path, rec
     (folder / "measures.json").write_text("{}")
     with pytest.raises(AptError, match=r"whose run .* is finished"):
         retry_arguments(job(folder), "lost")
+
+
+def test_resumed_job_is_retried_as_it_was_typed(tmp_path, record_run):
+    """It may have ended before its run took what was typed."""
+    folder = record_run(tmp_path / "run", steps=2, training={"batch_size": 16})
+    update_finished_run(folder, status="interrupted")
+    typed = ["train", "--out", str(folder), "--resume", "--data-dir", "/new", "--batch-size", "8"]
+    assert retry_arguments(job(folder, typed), "lost") == typed
+    halved = [*typed[:-2], "--batch-size", "4", "--gradient-accumulation-steps", "2"]
+    assert retry_arguments(job(folder, typed), "failed", halve_batch=True) == halved
+
+
+def test_secret_that_was_not_kept_is_not_submitted(tmp_path):
+    with pytest.raises(AptError, match=r"hold no secret of the environment\. Submit its command again"):
+        retry_arguments(job(tmp_path / "run", ["train", "--data-dir", "/home/***/data", "--out", "run"]), "lost")
+
+
+@pytest.mark.parametrize("words", [["retrain"], ["retrain", "--prefix-lengths", "1,2", "old", "--out", "new"]])
+def test_run_that_is_retrained_comes_before_the_options(tmp_path, words):
+    with pytest.raises(AptError, match=r"retrain: got .*accepted: RUN first, then its options"):
+        LocalJobs(tmp_path / ".jobs").submit(words, tmp_path / "new")
+    assert not (tmp_path / ".jobs").exists()
+
+
+def test_command_that_is_no_jobs_is_not_retried(tmp_path):
+    """A folder of jobs may have come from anywhere."""
+    jobs = LocalJobs(tmp_path / ".jobs")
+    planted = replace(job(tmp_path / "run", ["push", "run", "me/mine"]), directory=str(tmp_path))
+    (jobs.folder / planted.id).mkdir(parents=True)
+    write_job(jobs.folder / planted.id, planted)
+    with pytest.raises(AptError, match="command: got 'push'; accepted: train, retrain, transfer, measure, evaluate"):
+        jobs.retry(planted.id)

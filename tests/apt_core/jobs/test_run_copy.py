@@ -92,3 +92,14 @@ def test_storage_that_takes_nothing_says_so(folder, tmp_path):
     (tmp_path / "a storage").write_text("a file")
     with pytest.raises(OSError, match="a storage"):
         RunCopy(storage(tmp_path), "a").save(folder)
+
+
+def test_what_goes_after_it_was_loaded_is_removed_and_the_rest_not_copied_again(folder, tmp_path, monkeypatch):
+    """As on a node that goes on with a run: steps after its checkpoint are dropped."""
+    RunCopy(storage(tmp_path), "a").save(folder)
+    node = RunCopy(storage(tmp_path), "a")
+    assert node.load(tmp_path / "node")
+    (tmp_path / "node" / "gates" / "deep" / "shard").unlink()
+    monkeypatch.setattr(RunCopy, "_write", lambda self, name, source: pytest.fail(f"copied again: {name}"))
+    node.save(tmp_path / "node")
+    assert contents(tmp_path / "a storage" / "a") == contents(tmp_path / "node")
