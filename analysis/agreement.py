@@ -101,6 +101,8 @@ def token_correlation(importance: list[list[float]], effects: Effects | None) ->
     """
     if effects is None:
         return None
+    if all(len(set(layer)) < 2 for layer in importance):
+        return None  # it says nothing about tokens: what the layers say is ``layer_correlation``'s
     numbers = np.concatenate([np.asarray(layer, dtype=np.float64) for layer in importance])
     ends = np.cumsum([len(layer) for layer in importance])[:-1]
     return _correlation(

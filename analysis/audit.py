@@ -30,14 +30,13 @@ from apt_core.errors import AptError, AptFileNotFoundError
 from apt_core.files import open_regular
 from apt_core.gate_log import GateLog
 from apt_core.measure_format import Measures, read_measures
-from apt_core.run_format import ADAPTER_FOLDER, RunInfo, read_run_info
+from apt_core.run_format import ADAPTER_FILE, ADAPTER_FOLDER, RunInfo, read_run_info
 from apt_core.settled import final_weights
 
 MAX_SIBLINGS = 9
 """other seeds whose gates are read"""
 MORE_COST = 10
 """training epochs that a closer look may cost"""
-ADAPTER_FILE = "adapter_model.safetensors"
 TOO_MANY = "there are too many of them"
 """in a note of what no allowance measures"""
 
@@ -188,10 +187,13 @@ def command_for_more(folder: Path, found: Audit) -> str:
     except AptError:
         pass  # the command says what is wrong with the folder
     examples = found.numbers["examples"]
-    all_examples = examples["used"] + examples["left_out"] >= examples["available"]
-    all_tokens = any(found.numbers["tokens"].values()) or any(TOO_MANY in each for each in found.not_measured)
-    if all_examples and all_tokens and not any("--cost" in each for each in found.not_measured):
-        return f"Everything was measured on all {examples['available']:,} examples: more evidence needs more examples."
+    seen = examples["used"] + examples["left_out"]
+    limited = [each for each in found.not_measured if TOO_MANY in each]
+    all_examples = seen >= examples["available"] or any(each.startswith(f"{seen} of ") for each in limited)
+    all_tokens = any(found.numbers["tokens"].values()) or bool(limited)
+    if all_examples and all_tokens and not any("--cost" in each for each in set(found.not_measured) - set(limited)):
+        what = f"all {seen:,}" if seen >= examples["available"] else f"the {seen:,} that fit into the file"
+        return f"Everything was measured on {what} examples: more evidence needs more examples."
     cost = MORE_COST if found.numbers["cost_epochs"] < MORE_COST / 2 else 0
     return f"python -m apt_core measure {shlex.quote(str(folder))} --cost {cost}"
 
@@ -205,7 +207,7 @@ def _from_log(
     present = np.arange(weights.shape[1]) < np.array(measures.prefix_lengths)[:, None]
     return (
         stability(sample_gates(log, measures.prefix_lengths)),
-        seed_agreement([weights, *siblings]) if siblings else None,
+        seed_agreement(weights, siblings) if siblings else None,
         rank_correlation(gates, weights[present]) if gates.size else None,
     )
 
@@ -231,13 +233,13 @@ def measured_on_another(folder: Path, adapter_sha256: str) -> bool:
 
 def _outdated(run: Run, measures: Measures) -> str:
     if not (run.folder / ADAPTER_FOLDER / ADAPTER_FILE).exists():
-        return "The adapter that was measured is gone: its measures cannot be relied on."
+        return f"The adapter that was measured is not in the run ({ADAPTER_FOLDER}/): the numbers cannot be relied on."
     if not measured_on_another(run.folder, measures.adapter_sha256):
         return ""
-    return (
-        "The adapter has changed since it was measured: the numbers are about another one. Measure again: "
-        f"python -m apt_core measure {shlex.quote(str(run.folder))}"
-    )
+    again = f"python -m apt_core measure {shlex.quote(str(run.folder))}"
+    if not trained_by_command(run.info):
+        again = "with apt_core.measure.measure, as the run was made through the Python API, and write_measures"
+    return f"The adapter has changed since it was measured: the numbers are about another one. Measure again: {again}"
 
 
 def _other_data(run: Run, measures: Measures) -> str:
@@ -271,7 +273,9 @@ def _metric_in_words(measures: Measures) -> str:
 
 def _not_measured(measures: Measures, seeds: SeedAgreement | None) -> list[str]:
     alone = "Other seeds were not trained: the same run with another --seed shows whether the order of layers stays."
-    return [*measures.notes, *([alone] if seeds is None else [])]
+    if seeds is not None and seeds.mean is None:
+        alone = "Other seeds give no order of layers to compare with: they diverged, or all layers weigh the same."
+    return [*measures.notes, *([alone] if seeds is None or seeds.mean is None else [])]
 
 
 def _plain(value: Any) -> Any:

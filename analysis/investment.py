@@ -171,8 +171,10 @@ def options_of(
         value = run.metric(split)
         if run.status != "finished":
             left_out.append((run, f"it is {run.status}"))
-        elif value is None or not np.isfinite(value):
+        elif value is None:
             left_out.append((run, f"its {split} metric was not measured"))
+        elif not np.isfinite(value):
+            left_out.append((run, f"its {split} metric is not finite: it diverged, and is in no mean of its seeds"))
         elif axis.cost(run, with_head) is None:
             left_out.append((run, axis.unknown))
         else:

@@ -120,7 +120,7 @@ def decide(pilot: Pilot, runs: Mapping[Arm, Sequence[Run | None]]) -> PilotDecis
             f"Undecided: {names} ended without a finite {metric_name}, which speaks against fewer virtual tokens. The "
             f"others alone would say: {headline[0].lower()}{headline[1:]}"
         )
-    sentences = _further(pilot, compared, outcome, unit)
+    sentences = _further(pilot, compared, outcome, unit, uniform_diverged=bool(diverged.get("uniform")))
     if names := ", ".join(name for arm in pilot.arms for name in diverged[arm]):
         sentences.append(f"Without a finite {metric_name}, and so in no mean and no interval: {names}.")
     return PilotDecision(
@@ -217,7 +217,9 @@ def _answer(
     )
 
 
-def _further(pilot: Pilot, compared: Sequence[Compared], outcome: Outcome, unit: str) -> list[str]:
+def _further(
+    pilot: Pilot, compared: Sequence[Compared], outcome: Outcome, unit: str, uniform_diverged: bool
+) -> list[str]:
     by_pair = {(each.arm, each.against): each.better for each in compared}
     sentences = []
     shape = by_pair.get(("pruned", "uniform"))
@@ -236,7 +238,7 @@ def _further(pilot: Pilot, compared: Sequence[Compared], outcome: Outcome, unit:
         sentences.append(f"{said}: {signed(shape, unit)} {unit}.")
     even = by_pair.get(("uniform", "full"))
     uniform_will_do = shape is not None and even is not None and even.low is not None and -even.low <= pilot.tolerance
-    if uniform_will_do and (outcome != PRUNE or shape.sign == "below"):
+    if uniform_will_do and not uniform_diverged and (outcome != PRUNE or shape.sign == "below"):
         said = f"{signed(even, unit)} {unit} against the full length"
         sentences.append(f"Uniform lengths of the same total meet the rule, so use those: {said}.")
     return sentences

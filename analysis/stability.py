@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
@@ -26,11 +25,12 @@ class Stability(NamedTuple):
 
 
 class SeedAgreement(NamedTuple):
-    """Rank correlation of the layers' mean weights between runs that differ only by seed."""
+    """Rank correlation of a run's mean weights of layers with those of runs that differ only by seed."""
 
-    mean: float | None  # over all pairs of runs
+    mean: float | None  # over the other runs; None: no other run gives an order
     lowest: float | None
-    runs: int
+    runs: int  # that give an order, this one included
+    without: int  # runs that give no order: they diverged, or all their layers weigh the same
 
 
 def stability(sample: GateSample) -> Stability:
@@ -46,6 +46,9 @@ def stability(sample: GateSample) -> Stability:
         third, fourth = _mean(weights[half:last]), _mean(weights[last:])
         within = _mean(weights[last:late]), _mean(weights[late:])
         change = np.abs(fourth - first) / np.abs(first)
+    if (np.isfinite(first) & ~np.isfinite(fourth)).any():
+        basis = "gates are not finite late in training: it diverged"
+        return Stability(None, None, None, None, None, basis)
     change = change[np.isfinite(change)]
     return Stability(
         _layers(third, fourth),
@@ -57,18 +60,20 @@ def stability(sample: GateSample) -> Stability:
     )
 
 
-def seed_agreement(weights: Sequence[np.ndarray]) -> SeedAgreement:
-    """How much the order of layers depends on the seed.
+def seed_agreement(weights: np.ndarray, others: Sequence[np.ndarray]) -> SeedAgreement:
+    """Whether the order of a run's layers is that of other seeds; whether those agree among themselves is no matter.
 
     Tokens of different seeds start at random places: the third token of one run has nothing to do with the third of
     another, so that only layers can be compared.
 
     Args:
-        weights: one array [L, P] per run, NaN where a layer has no such token; runs of the same L.
+        weights: of the run [L, P], NaN where a layer has no such token.
+        others: of other seeds, likewise, of the same L.
     """
-    found = [_layers(*pair) for pair in combinations(weights, 2)]
+    found = [_layers(weights, other) for other in others]
     known = [each for each in found if each is not None]
-    return SeedAgreement(float(np.mean(known)) if known else None, min(known, default=None), len(weights))
+    mean = float(np.mean(known)) if known else None
+    return SeedAgreement(mean, min(known, default=None), 1 + len(known), len(found) - len(known))
 
 
 def _mean(weights: np.ndarray) -> np.ndarray:

@@ -75,7 +75,7 @@ def cells_table(cells: Sequence[Cell], splits: Sequence[str]) -> pd.DataFrame:
             "learning rate": cell.learning_rate,
             "virtual tokens": cell.total,
             "lengths": cell.method,
-            "seeds": f"{len(cell.runs)} of {cell.seeds}",
+            "seeds": f"{len(cell.runs)} of {cell.seeds}" + (f", {cell.diverged} diverged" if cell.diverged else ""),
             "trained parameters": cell.parameters,
             "metric": shown(cell.metric_name),
             **{

@@ -36,13 +36,25 @@ def profile_table(step: int, profile: LayerProfile) -> pd.DataFrame:
     )
 
 
-def traces_table(steps: np.ndarray, values: np.ndarray, labels: Sequence[str]) -> pd.DataFrame:
-    """One row per recorded step and chosen token (``layer.token``), every step, not only the drawn ones."""
+def traces_table(
+    steps: np.ndarray, values: np.ndarray, labels: Sequence[str], quantity: str = "value", **others: np.ndarray
+) -> pd.DataFrame:
+    """One row per recorded step and chosen token (``layer.token``), every step, not only the drawn ones.
+
+    Args:
+        steps: recorded ones [S].
+        values: as recorded [S, tokens].
+        labels: of the tokens.
+        quantity: what the values are.
+        others: further columns by name, of steps [S] or of values [S, tokens].
+    """
+    columns = {name: np.tile(each, len(labels)) if each.ndim == 1 else each.T.ravel() for name, each in others.items()}
     return pd.DataFrame(
         {
             "step": np.tile(steps, len(labels)),
             "layer_token": np.repeat(np.array(labels, dtype=object), len(steps)),
-            "value": values.T.ravel(),
+            quantity: values.T.ravel(),
+            **columns,
         }
     )
 

@@ -57,7 +57,7 @@ THRESHOLDS = {
     ),
     "STABLE": (STABLE, "rank correlation late in training from which an order counts as stable"),
     "UNSTABLE": (UNSTABLE, "rank correlation under which it counts as not stable"),
-    "SAME_OVER_SEEDS": (SAME_OVER_SEEDS, "mean rank correlation of the layers over seeds from which they agree"),
+    "SAME_OVER_SEEDS": (SAME_OVER_SEEDS, "mean rank correlation of the layers with other seeds from which they agree"),
     "SAME_GATES": (SAME_GATES, "rank correlation of the measured gates with the last recorded ones"),
     "MIN_MOVED": (MIN_MOVED, "relative change of the weights over the training under which they have not moved"),
     "CONFIDENCE": (CONFIDENCE, "of every interval"),
@@ -253,10 +253,11 @@ def _stable(evidence: Evidence) -> list[Check]:
         checks.append(Check("trained", "weak", text))
     seeds = evidence.seeds
     if seeds is not None and seeds.mean is not None:
-        text = (
-            f"Over {seeds.runs} seeds, the order of layers has a mean rank correlation of {seeds.mean:.2f} "
-            f"(lowest pair {seeds.lowest:.2f})."
-        )
+        many = f"{seeds.runs - 1} other seed{'s' if seeds.runs > 2 else ''}"
+        text = f"With {many}, the order of this run's layers has a mean rank correlation of {seeds.mean:.2f}"
+        text += f" (lowest {seeds.lowest:.2f})." if seeds.runs > 2 else "."
+        if seeds.without:
+            text += f" {seeds.without} more gave no order: diverged, or all layers alike."
         checks.append(Check("same over seeds", "good" if seeds.mean >= SAME_OVER_SEEDS else "weak", text))
     if recorded is not None:
         text = (

@@ -8,7 +8,6 @@ Axes: L layers, P virtual tokens of a layer, N examples.
 
 from __future__ import annotations
 
-import hashlib
 import shlex
 import sys
 import time
@@ -24,10 +23,10 @@ from apt_core.evaluate_run import load_run_with_data
 from apt_core.importance import Importance, measure_importances
 from apt_core.measure_format import Curve, Measures, Point, write_measures
 from apt_core.measure_plan import IMPORTANCE_FORWARDS, Plan, epochs, left_out, make_plan
-from apt_core.model import WEIGHTS_FILE, AptModel
+from apt_core.model import AptModel
 from apt_core.passes import Batch, Passes
 from apt_core.removal import order_of, tokens_kept, without_first
-from apt_core.run_format import ADAPTER_FOLDER, utc_now
+from apt_core.run_format import utc_now
 from apt_core.tasks.base import TaskData
 from apt_core.tasks.source import DataSource
 from apt_core.train import TrainJob
@@ -61,13 +60,15 @@ def measure_run(
         progress: show a bar on stderr.
 
     Raises:
-        AptError: if the run is not finished, has no virtual token or does not name its task, the split does not
-            exist or the data is not to be found.
+        AptError: if the run is not finished, has no virtual token, diverged or does not name its task, the split does
+            not exist or the data is not to be found.
     """
     run = load_run_with_data(folder, split, data=data, device=device)
     begin = time.perf_counter()
     if run.info.total_tokens == 0:
         raise bad_value("run", str(folder), "a run with virtual tokens; without, there is nothing to remove")
+    if not all(bool(values.isfinite().all()) for values in run.model.trained_state_dict().values()):
+        raise bad_value("run", str(folder), "one whose trained values are finite: this training diverged")
     num_train = len(run.task.splits["train"])
     plan = make_plan(run.info.prefix_lengths, len(run.task.splits[split]), num_train, cost)
     measures = measure(
@@ -81,8 +82,6 @@ def measure_run(
         max_length=run.max_length,
         progress=progress,
     )
-    measures.data_hash = run.task.fingerprint()
-    measures.adapter_sha256 = hashlib.sha256((folder / ADAPTER_FOLDER / WEIGHTS_FILE).read_bytes()).hexdigest()
     measures.seconds = round(time.perf_counter() - begin, 3)
     write_measures(folder, measures)
     return measures
@@ -165,6 +164,7 @@ def measure(
         cost=round(epochs(forwards, num_train), 4),
         seed=seed,
         split=split,
+        data_hash=task.fingerprint(),
         metric_name=passes.family.metric_name,
         greater_is_better=passes.family.greater_is_better,
         prefix_lengths=list(plan.lengths),

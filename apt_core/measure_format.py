@@ -6,6 +6,7 @@ of examples of one split and the adapter that the run kept. Axes: L layers, P vi
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from apt_core.errors import AptFileNotFoundError, bad_value
 from apt_core.files import write_atomic
 from apt_core.json_files import named, read_model
+from apt_core.run_format import ADAPTER_FILE, ADAPTER_FOLDER
 
 MEASURES_FILE = "measures.json"
 MEASURES_VERSION = 1
@@ -128,7 +130,15 @@ class Measures(BaseModel):
 
 
 def write_measures(folder: Path, measures: Measures) -> None:
-    """Writes ``measures.json`` of a run in one go, over an earlier one."""
+    """Writes ``measures.json`` of a run in one go, over an earlier one.
+
+    Args:
+        folder: of the run.
+        measures: of the adapter in it; where they do not say which one, its hash is taken now.
+    """
+    adapter = folder / ADAPTER_FOLDER / ADAPTER_FILE
+    if not measures.adapter_sha256 and adapter.is_file():
+        measures.adapter_sha256 = hashlib.sha256(adapter.read_bytes()).hexdigest()
     text = json.dumps(measures.model_dump(mode="json"), separators=(",", ":"))
     write_atomic(folder / MEASURES_FILE, (text + "\n").encode())
 

@@ -157,10 +157,15 @@ def left_out(plan: Plan, available: int, num_train: int) -> list[str]:
             sentences.append(
                 sentence(f"Curves for {', '.join(missing)} were", lambda other: set(missing) <= set(other.orders))  # noqa: B023
             )
-    if plan.orders and len(plan.fractions) < len(FRACTIONS):
-        sentences.append(f"Curves have {len(plan.sizes)} sizes; a larger --cost makes them {len(FRACTIONS)}.")
+    most_sizes = len(replace(plan, fractions=FRACTIONS).sizes)
+    if plan.orders and len(plan.sizes) < most_sizes:
+        sentences.append(f"Curves have {len(plan.sizes)} sizes; a larger --cost makes them {most_sizes}.")
     if not plan.tokens:
         sentences.append(sentence("The model without each virtual token in turn was", lambda other: other.tokens))
     if plan.num_examples < available:
-        sentences.append(f"{plan.num_examples} of {available} examples were drawn; --cost 0 leaves nothing out.")
+        most = larger[-1].num_examples
+        more = (
+            "--cost 0 leaves nothing out" if most == available else f"--cost 0 draws {most}: there are too many of them"
+        )
+        sentences.append(f"{plan.num_examples} of {available} examples were drawn; {more}.")
     return sentences

@@ -55,9 +55,11 @@ def removal_order(importance: Sequence[np.ndarray]) -> np.ndarray:
     """All virtual tokens, the least important first: places [total] in the layers put end to end.
 
     Args:
-        importance: per layer (L entries) [P of the layer]; equal ones go in the order of their layers and tokens.
+        importance: per layer (L entries) [P of the layer]; of equal ones the last layer's last token goes first, so
+            that what is left is what a budget of as many tokens has.
     """
-    return np.argsort(np.concatenate([*map(np.asarray, importance), []]), kind="stable")
+    values = np.concatenate([*map(np.asarray, importance), []])
+    return np.lexsort((-np.arange(values.size), values))
 
 
 def order_of(name: str, importance: Mapping[str, Sequence[np.ndarray]], seed: int) -> np.ndarray:

@@ -34,6 +34,7 @@ PREDICTIONS_FILE = "predictions.jsonl"
 NOTES_FILE = "notes.json"
 GATES_FOLDER = "gates"
 ADAPTER_FOLDER = "adapter"
+ADAPTER_FILE = "adapter_model.safetensors"
 SNAPSHOTS_FOLDER = "snapshots"
 CHECKPOINT_FOLDER = "checkpoints"
 

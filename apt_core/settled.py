@@ -12,6 +12,7 @@ from apt_core.gate_log import GateLog
 
 SETTLED_FRACTION = 0.1
 """weights are averaged over this last part of the recorded steps"""
+DIVERGED = "the gates are not finite at the end of training: it diverged"
 BYTES_AT_A_TIME = 24 * 2**20
 """of gates in memory"""
 
@@ -27,7 +28,7 @@ def final_weights(log: GateLog) -> np.ndarray:
     Exact also for large runs: every one of these steps is read, some at a time.
 
     Returns:
-        [L, P]; NaN where a layer has no such virtual token.
+        [L, P]; NaN where a layer has no such virtual token, infinite where the training diverged.
 
     Raises:
         AptError: if the log cannot be read.
@@ -40,7 +41,7 @@ def final_weights(log: GateLog) -> np.ndarray:
         columns = log.read(("token_gate", "layer_scale"), first, min(first + at_a_time, end))
         with np.errstate(over="ignore", invalid="ignore"):  # a training that diverged
             total += (columns["token_gate"] * np.abs(columns["layer_scale"])[..., None]).sum(axis=0)
-    return total / (end - start)
+    return np.where(_present(log) & ~np.isfinite(total), np.inf, total / (end - start))
 
 
 def settled_mass(log: GateLog) -> np.ndarray:
@@ -54,8 +55,12 @@ def settled_mass(log: GateLog) -> np.ndarray:
     """
     if not len(log):
         raise AptValueError(f"{log.folder}: no recorded gates.")
-    present = np.arange(log.num_virtual_tokens) < np.array(log.prefix_lengths)[:, None]
-    mass = np.where(present, final_weights(log), 0).sum(axis=1)
+    mass = np.where(_present(log), final_weights(log), 0).sum(axis=1)
     if not np.isfinite(mass).all():
-        raise AptValueError(f"{log.folder}: the gates are not finite at the end of training: it diverged.")
+        raise AptValueError(f"{log.folder}: {DIVERGED}.")
     return mass
+
+
+def _present(log: GateLog) -> np.ndarray:
+    """Which virtual tokens there are: bool [L, P]."""
+    return np.arange(log.num_virtual_tokens) < np.array(log.prefix_lengths)[:, None]

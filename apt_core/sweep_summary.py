@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import isfinite
 from typing import NamedTuple
 
 from apt_core.estimates import CONFIDENCE, Difference, Estimate, estimate, paired
@@ -41,6 +42,8 @@ class Cell(NamedTuple):
     where there is nothing to hold it against"""
     same_as_uniform: bool
     """whether all its runs have uniform lengths anyway"""
+    diverged: int
+    """of its finished runs, those whose validation metric is not finite: they are in no mean"""
 
 
 def summarise(plan: Sequence[Training], runs: Mapping[str, RunInfo]) -> list[Cell]:
@@ -100,7 +103,8 @@ def _row(cell: Cell, splits: Sequence[str]) -> tuple[str, ...]:
     parameters = "-" if cell.parameters is None else f"{cell.parameters:,.0f}"
     measured = (estimate_text(cell.metric[split]) for split in splits)
     last = difference_text(cell, splits[-1])
-    return (str(cell.total), cell.method, f"{len(cell.runs)}/{cell.seeds}", parameters, *measured, last)
+    seeds = f"{len(cell.runs)}/{cell.seeds}" + (f", {cell.diverged} diverged" if cell.diverged else "")
+    return (str(cell.total), cell.method, seeds, parameters, *measured, last)
 
 
 def _cell(key: Key, trainings: Sequence[Training], runs: Mapping[int, RunInfo], uniform: Mapping[int, RunInfo]) -> Cell:
@@ -126,6 +130,7 @@ def _cell(key: Key, trainings: Sequence[Training], runs: Mapping[int, RunInfo], 
         sum(numbers) / len(numbers) if numbers else None,
         {split: _against(runs, uniform, split, metric_name) if compares else None for split in SPLITS},
         compares and bool(even) and all(even),
+        sum(not isfinite(value) for info in runs.values() if (value := _value(info, SPLITS[0])) is not None),
     )
 
 

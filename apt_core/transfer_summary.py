@@ -69,14 +69,15 @@ def _compare(transfer: Transfer, arm: Arm, other: Arm) -> Compared:
     if difference is not None and not transfer.greater_is_better:
         difference = difference._replace(mean=-difference.mean)
     same = bool(both) and all(one.folder == two.folder for one, two in both)
-    return Compared(arm, other, difference, _words(arm, other, difference, same, transfer.metric_name))
+    return Compared(arm, other, difference, _words(transfer, arm, other, difference, same))
 
 
-def _words(arm: Arm, other: Arm, difference: Difference | None, same: bool, metric_name: str) -> str:
+def _words(transfer: Transfer, arm: Arm, other: Arm, difference: Difference | None, same: bool) -> str:
+    metric_name, finished = transfer.metric_name, transfer.finished
     if same:
         return SAME_RUNS
     if difference is None:
-        return "no seed has both yet"
+        return f"no seed has a finite {metric_name} in both{'' if finished else ' yet'}"
     seeds = f"{difference.count} seed" + ("s" if difference.count != 1 else "")
     factor, unit = reading_unit(metric_name)
     mean = f"{factor * difference.mean:+.2f} {unit}"
@@ -96,10 +97,16 @@ def _verdict(transfer: Transfer, compared: list[Compared]) -> str:
     if deciding.words == SAME_RUNS:
         return f"{what} say nothing about {transfer.task}: at this total they are the uniform ones."
     sign = deciding.difference.sign if deciding.difference is not None else "undecided"
+    diverged = [run for run in transfer.runs if run.metric is None]
+    if sign == "above" and any(run.arm == "source" for run in diverged):
+        sign = "undecided"  # what diverged is in no mean, and speaks against these lengths
     carry = {
         "above": "carry over",
         "below": "do not carry over",
         "undecided": "may or may not carry over",
     }[sign]
     partial = "" if transfer.finished else " Not all seeds are finished."
+    if diverged:
+        names = ", ".join(f"{run.arm} seed {run.seed}" for run in diverged)
+        partial += f" Without a finite {transfer.metric_name}, and so in no mean: {names}."
     return f"{what} {carry} to {transfer.task}: against uniform lengths, {deciding.words}.{partial}"

@@ -127,7 +127,7 @@ def _ties(ask: Ask, budget: Budget, weighed: Weighed) -> list[str]:
     """What to say where the weights of the layers that are not locked decide nothing."""
     free = np.delete(weighed.weights, list(ask.rules.locks), axis=0)
     known = np.where(np.isinf(free), 0.0, free)[~np.isnan(free)]
-    if budget.method in ("topk", "threshold") and known.size > 1 and (known == known[0]).all():
+    if budget.method in ("topk", "threshold", "pareto") and known.size > 1 and (known == known[0]).all():
         return ["All virtual tokens weigh the same: this order is only their place."]
     if budget.method == "share" and len(free) and not (known > 0).any():
         mass = "gate mass" if weighed.name == "gate" else "weight"

@@ -16,6 +16,7 @@ from analysis.budgets.ordering import HEAVIEST
 from analysis.curves import loss_table
 from apt_core.errors import AptValueError, bad_value
 from apt_core.measure_format import IMPORTANCES, Measures, Point
+from apt_core.settled import DIVERGED
 
 EFFECT = "measured effect"
 
@@ -40,13 +41,15 @@ def weigh(name: str, log_weights: np.ndarray, measures: Measures | None, folder:
         folder: of the run, for messages.
 
     Raises:
-        AptValueError: if the importance is unknown, or was not measured.
+        AptValueError: if the importance is unknown or was not measured, or the training diverged.
     """
     if name not in IMPORTANCES:
         raise bad_value("importance", name, ", ".join(IMPORTANCES))
     if measures is not None and name in measures.importance:
         return Weighed(name, padded(measures.importance[name]), f"measured on {measures.split} data")
     if name == "gate":
+        if np.isinf(log_weights).any():
+            raise AptValueError(f"{'run' if folder is None else folder}: {DIVERGED}; there is no order to share by.")
         return Weighed(name, log_weights, "from the recorded gates")
     raise not_measured(f"importance: {name} was not measured", folder)
 

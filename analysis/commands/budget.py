@@ -115,7 +115,15 @@ def budget_command(
         print(json.dumps(file.model_dump(mode="json") | {"run": str(run)}))
     else:
         _print(opened, found, measures, audit.headline if audit else None)
-        _print_next(opened, lengths, out, audit)
+        rests_on_gates = METHODS[found.budget.method].weighs == "importance"
+        if limit not in ("coverage", "tolerance"):
+            asked = [f"--{limit}", str(amount)]
+        else:
+            asked = ["--total", str(sum(lengths))]
+        given = {"min-per-layer": min_per_layer, "max-per-layer": max_per_layer, "lock": lock}
+        given |= {"multiple-of": str(multiple_of) if multiple_of > 1 else None}
+        kept = [word for name, typed in given.items() if typed not in (None, "0") for word in (f"--{name}", typed)]
+        _print_next(opened, lengths, out, audit if rests_on_gates else None, asked, kept)
 
 
 def _limit(given: dict[str, Any]) -> tuple[str, float | Tolerance]:
@@ -150,8 +158,19 @@ def _print(run: Run, found: Suggestion, measures: Measures | None, headline: str
     print(f"\naudit: {headline}")
 
 
-def _print_next(run: Run, lengths: list[int], out: Path | None, audit: Audit | None) -> None:
-    """The command that retrains; where the audit advises against the gates, first what it advises."""
+def _print_next(
+    run: Run, lengths: list[int], out: Path | None, audit: Audit | None, asked: list[str], rules: list[str]
+) -> None:
+    """The command that retrains; where the audit advises against the gates, first what it advises.
+
+    Args:
+        run: that was looked at.
+        lengths: that were suggested.
+        out: where they were written.
+        audit: of the run; None where there is none, or the lengths do not rest on gates.
+        asked: the flags that ask for as much.
+        rules: the flags of the rules that were given.
+    """
     if not trained_by_command(run.info):
         print("\nnext:\n  This run was made through the Python API: retrain it there with these lengths.")
         return
@@ -159,10 +178,11 @@ def _print_next(run: Run, lengths: list[int], out: Path | None, audit: Audit | N
     commands = [(retrain + (["--budget", str(out)] if out else ["--prefix-lengths", _text(lengths)]), "these lengths")]
     if audit is not None and audit.use == UNIFORM:
         even = uniform(sum(lengths), len(lengths)).prefix_lengths
-        commands.insert(0, ([*retrain, "--prefix-lengths", _text(even)], "uniform, as the audit says"))
+        but = "; not by your rules" if rules else ""
+        commands.insert(0, ([*retrain, "--prefix-lengths", _text(even)], f"uniform, as the audit says{but}"))
     elif audit is not None and audit.use != "gate":
-        again = ["python", "-m", "analysis", "budget", str(run.folder), "--total", str(sum(lengths))]
-        commands.insert(0, ([*again, "--importance", audit.use], "weights that the audit recommends"))
+        again = ["python", "-m", "analysis", "budget", str(run.folder), *asked, "--importance", audit.use, *rules]
+        commands.insert(0, (again, "weights that the audit recommends"))
     print("\nnext:")
     for words, about in commands:
         print(f"  {shlex.join(words)}" + (f"    # {about}" if len(commands) > 1 else ""))

@@ -44,7 +44,7 @@ def arms_by_metric(results: Sequence[ArmResult], metric_name: str, split: str) -
         for result in results
         if result.metric.mean is not None
     ]
-    return Arms(arms, metric_unit(metric_name).replace("validation", split, 1))
+    return Arms(arms, metric_unit(metric_name, split))
 
 
 def arms_figure(data: Arms) -> go.Figure:

@@ -30,9 +30,9 @@ class Comparison(NamedTuple):
     halves: list[float | None] | None = None  # half length of each interval; None: of none
 
 
-def metric_unit(metric_name: str) -> str:
+def metric_unit(metric_name: str, split: str = "validation") -> str:
     """A metric's name for an axis, with its direction where smaller is better."""
-    return f"validation {metric_name or 'metric'}" + (" (lower is better)" if lower_is_better(metric_name) else "")
+    return f"{split} {metric_name or 'metric'}" + (" (lower is better)" if lower_is_better(metric_name) else "")
 
 
 def comparisons(runs: list[ComparedRun], metric_name: str) -> list[Comparison]:

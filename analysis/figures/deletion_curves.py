@@ -69,7 +69,7 @@ def deletion_curves(measures: Measures, orders: Sequence[str], quantity: Quantit
         if name in named
     ]
     random = [curve for curve in random if curve.kept == random[0].kept]
-    unit = f"{measures.split} loss (nats)" if quantity == "loss" else metric_unit(measures.metric_name)
+    unit = f"{measures.split} loss (nats)" if quantity == "loss" else metric_unit(measures.metric_name, measures.split)
     return DeletionCurves(
         lines,
         total - np.array(random[0].kept if random else [], dtype=np.int64),

@@ -46,7 +46,7 @@ def sweep_lines(cells: Sequence[Cell], split: str) -> SweepLines:
         if points:
             lines[method] = sorted(points)
     metric_name = next((cell.metric_name for cell in cells if cell.metric_name), "")
-    return SweepLines(lines, metric_unit(metric_name).replace("validation", split, 1))
+    return SweepLines(lines, metric_unit(metric_name, split))
 
 
 def sweep_figure(data: SweepLines) -> go.Figure:

@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analysis.audit import ADAPTER_FILE, Audit, audit, audit_run, command_for_more, siblings_of
+from analysis.audit import Audit, audit, audit_run, command_for_more, siblings_of
 from analysis.runs import Run
 from analysis.verdict import CARE, DO_NOT, FOLLOW, THRESHOLDS
 from apt_core.errors import AptValueError
 from apt_core.gate_log import GateLog
 from apt_core.gate_writer import GateLogWriter
 from apt_core.measure_format import IMPORTANCES, MEASURES_FILE, Measures, Point, write_measures
-from apt_core.run_format import ADAPTER_FOLDER, GATES_FOLDER, update_finished_run
+from apt_core.run_format import ADAPTER_FILE, ADAPTER_FOLDER, GATES_FOLDER, update_finished_run
 from tests.analysis.simulated_measures import layered_effects, layers_shuffled, shuffled, simulate
 
 
@@ -262,7 +262,7 @@ def test_changed_adapter_or_data_is_said(measured):
     assert "has changed since it was measured" in found.headline
     assert f"python -m apt_core measure {run.folder}" in found.reasons[0]
     (run.folder / ADAPTER_FOLDER / ADAPTER_FILE).unlink()
-    assert "that was measured is gone" in audit_run(run).reasons[0]
+    assert "that was measured is not in the run" in audit_run(run).reasons[0]
     other = audit_run(measured("b", data_hash="other"))
     assert (other.verdict, levels(other)["data"]) == (CARE, "weak")
 
@@ -273,7 +273,8 @@ def test_seeds_beside_the_run_are_found_and_damaged_ones_passed_over(measured, r
         update_finished_run(record_run(run.folder.parent / f"s{seed}", seed=seed), seed=seed)
     record_run(run.folder.parent / "other", lengths=(8,) * 6)
     assert sorted(other.name for other in siblings_of(run)) == ["s2", "s3"]
-    assert audit_run(run).numbers["seeds"]["runs"] == 3
+    found = audit_run(run)
+    assert (found.numbers["seeds"]["runs"], found.numbers["seeds"]["without"]) == (3, 0)
     next((run.folder.parent / "s2" / GATES_FOLDER).iterdir()).write_bytes(b"damaged")
     assert audit_run(Run(run.folder)).numbers["seeds"]["runs"] == 2
 

@@ -9,10 +9,9 @@ import pytest
 from typer.testing import CliRunner
 
 from analysis.__main__ import app
-from analysis.audit import ADAPTER_FILE
 from apt_core.command_line import run_typer
 from apt_core.measure_format import write_measures
-from apt_core.run_format import ADAPTER_FOLDER
+from apt_core.run_format import ADAPTER_FILE, ADAPTER_FOLDER
 from tests.analysis.simulated_measures import layered_effects, simulate
 
 

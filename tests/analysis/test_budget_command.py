@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 
 from analysis.__main__ import app
-from analysis.audit import ADAPTER_FILE
+from analysis.audit import audit_run
 from analysis.budgets import allocate
+from analysis.runs import open_run
 from apt_core.budget_file import chosen_lengths, read_budget
 from apt_core.command_line import run_typer
 from apt_core.inference_format import INFERENCE_FILE
 from apt_core.measure_format import MEASURES_FILE, read_measures, write_measures
-from apt_core.run_format import ADAPTER_FOLDER
+from apt_core.run_format import ADAPTER_FILE, ADAPTER_FOLDER
 from tests.analysis.simulated_measures import simulate
 
 EFFECTS = np.arange(1.0, 7)[:, None] + np.random.default_rng(0).uniform(0, 0.5, (6, 16))
@@ -177,3 +178,15 @@ def test_run_of_the_python_api_is_not_told_to_use_commands_that_refuse_it(call, 
     assert "retrain it there with these lengths" in out
     assert "measure it there" in out
     assert "python -m apt_core" not in out
+
+
+def test_what_is_proposed_instead_asks_for_as_much_and_by_the_same_rules(call, run, monkeypatch):
+    advice = audit_run(open_run(run))._replace(use="effect")
+    monkeypatch.setattr("analysis.commands.budget.audit_run", lambda opened: advice)
+    _, out, _ = call("run", "--total", "52", "--lock", "1=4", "--multiple-of", "8")
+    assert "analysis budget run --total 52 --importance effect --lock 1=4 --multiple-of 8" in out
+    monkeypatch.setattr("analysis.commands.budget.audit_run", lambda opened: advice._replace(use="uniform"))
+    _, out, _ = call("run", "--total", "52", "--lock", "1=4", "--multiple-of", "8")
+    assert "uniform, as the audit says; not by your rules" in out
+    _, out, _ = call("run", "--total", "24", "--method", "greedy")
+    assert "as the audit says" not in out  # it does not rest on gates

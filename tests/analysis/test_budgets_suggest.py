@@ -13,6 +13,7 @@ from analysis.budgets.weighing import layer_effect
 from apt_core.errors import AptValueError
 from apt_core.inference_format import Inference
 from apt_core.measure_format import IMPORTANCES
+from apt_core.removal import removal_order, without_first
 from apt_core.run_format import RunInfo
 from tests.analysis.simulated_measures import shuffled, simulate
 
@@ -206,3 +207,25 @@ def test_limits_below_what_is_fixed_or_not_measured_are_said_in_words():
 
 def test_layers_that_matter_have_the_largest_measured_effect(evidence):
     assert set(np.argsort(layer_effect(evidence.measures))[-2:]) == set(MATTERING)
+
+
+def test_gates_of_a_training_that_diverged_share_nothing_out():
+    weights = np.ones((LAYERS, TOKENS))
+    weights[2] = np.inf
+    with pytest.raises(AptValueError, match="not finite at the end of training: it diverged; there is no order"):
+        suggest(Ask("total", 12, "share"), Evidence(weights, None, costs()))
+    measures = simulate(known_effects(), noise=0)  # of an earlier checkpoint, which was kept
+    assert suggest(Ask("total", 12, "share"), Evidence(weights, measures, costs())).budget.total == 12
+
+
+def test_pareto_keeps_what_the_curve_of_equal_weights_kept():
+    """Its prediction is the loss of those lengths; anything else would be another model's."""
+    measures = simulate(known_effects(), noise=0)
+    measures.importance = {"gate": [[1.0] * TOKENS for _ in range(LAYERS)]}
+    order = removal_order(measures.importance["gate"])
+    curve = next(curve for curve in measures.curves if curve.order == "gate")
+    measures.curves = [curve]
+    found = suggest(Ask("total", 12, "pareto"), Evidence(np.ones((LAYERS, TOKENS)), measures, costs()))
+    kept = [int(layer.sum()) for layer in without_first(order, 12, [TOKENS] * LAYERS)]
+    assert list(found.budget.prefix_lengths) == kept
+    assert any("weigh the same" in note for note in found.notes)

@@ -199,7 +199,7 @@ def test_options_fold_seeds_and_say_what_is_left_out(run):
     assert options[0].metric.mean == pytest.approx(0.5)
     assert [(each.name, reason) for each, reason in left_out] == [
         ("unmeasured", "its validation metric was not measured"),
-        ("diverged", "its validation metric was not measured"),
+        ("diverged", "its validation metric is not finite: it diverged, and is in no mean of its seeds"),
     ]
     assert [each.cost for each in options_of(runs, AXES["parameters"], with_head=False)[0]] == [48 * 1152, 96 * 1152]
     assert [each.cost for each in options_of(runs, AXES["virtual tokens"])[0]] == [48, 96]

@@ -116,6 +116,14 @@ def test_training_that_diverged_speaks_against_pruning_and_is_named(value):
     assert found.sentences[-1].endswith("no interval: full-4.")
 
 
+def test_uniform_lengths_one_of_which_diverged_are_not_recommended():
+    full, pruned, uniform = [0.70, 0.71, 0.69, 0.70], [0.60, 0.60, 0.61, 0.60], [0.70, 0.71, 0.70, 0.69]
+    assert "so use those" in " ".join(decided(full=full, pruned=pruned, uniform=uniform).sentences)
+    found = decided(full=full, pruned=pruned, uniform=[*uniform[:3], float("nan")])
+    assert "so use those" not in " ".join(found.sentences)
+    assert "uniform-4" in " ".join(found.sentences)
+
+
 def test_wide_interval_is_undecided_and_says_how_many_seeds_more():
     found = decided(full=[0.60, 0.64, 0.62], pruned=[0.62, 0.61, 0.61], uniform=[0.61, 0.62, 0.60])
     assert found.outcome == UNDECIDED

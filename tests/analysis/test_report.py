@@ -151,7 +151,7 @@ def test_measured_run_adds_its_curve_and_its_audit(root):
     write_measures(root / "demo-full-s1", simulate(list(effects / effects.sum())))
     text, page = reported(root)
     assert '"deletion-curve"' in text
-    assert "The adapter that was measured is gone" in page.text  # recorded runs have none
+    assert "The adapter that was measured is not in the run" in page.text  # recorded runs have none
     assert "The audit of the first run says: do not follow" in page.text
 
 

@@ -43,6 +43,10 @@ def test_profile_traces_settling_and_lengths_have_one_row_each():
         [1, "2.5", 0.3],
         [2, "2.5", 0.4],
     ]
+    drawn = {"seconds": np.array([0.5, 1.5]), "mean over 2 steps": values / 2}
+    more = traces_table(np.array([1, 2]), values, ["1.1", "2.5"], "weight", **drawn)
+    assert list(more) == ["step", "layer_token", "weight", "seconds", "mean over 2 steps"]
+    assert rows(more)[2] == [1, "2.5", 0.3, 0.5, 0.15]
     settled = Settling(np.array([[9.0, np.nan]]), np.array([[True, False]]), np.array([[True, False]]), True, 1)
     assert rows(settling_table(settled)) == [[1, 1, True, 9.0]]
     assert rows(lengths_table(["a"], [[4, 0]])) == [["a", 1, 4], ["a", 2, 0]]

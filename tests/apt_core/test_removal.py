@@ -69,9 +69,10 @@ def test_masks_that_do_not_fit_are_refused(backbone, lengths):
         tokens_kept(model, [np.ones(length, bool) for length in lengths])
 
 
-def test_the_least_important_goes_first_and_equal_ones_in_their_places():
+def test_the_least_important_goes_first_and_of_equal_ones_the_last():
     order = removal_order([np.array([0.5, 0.1]), np.array([]), np.array([0.1, 0.9, 0.0])])
-    assert order.tolist() == [4, 1, 2, 0, 3]
+    assert order.tolist() == [4, 2, 1, 0, 3]
+    assert removal_order([np.ones(2), np.ones(1)]).tolist() == [2, 1, 0]
     assert removal_order([np.array([])]).tolist() == []
 
 

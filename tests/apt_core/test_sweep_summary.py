@@ -100,3 +100,9 @@ def test_table_has_a_part_for_every_task_and_says_what_is_not_measured():
     assert lines[4].startswith("24      share    3/3    2,400       0.613 ± 0.112")
     assert topic.splitlines()[2].split() == ["48", "full", "0/3", "-", "-", "-"]
     assert "+2.67" in table_text(summarise(plan(), runs()), ("validation",))
+
+
+def test_seeds_that_diverged_are_counted_beside_the_mean_of_the_others():
+    found = cells(runs(ACCURACY | {"share": (0.61, float("nan"), 0.57)}))["copa", "share"]
+    assert (found.diverged, found.metric["validation"].count) == (1, 2)
+    assert "3/3, 1 diverged" in table_text([found], ["validation"])

@@ -294,7 +294,7 @@ def test_interval_around_nothing_is_undecided():
     assert found.compared[0].words.startswith("undecided at 3 seeds")
     assert "may or may not carry over" in found.verdict
     assert "one seed has no interval" in summary(made(source=[0.6], uniform=[0.5])).compared[0].words
-    assert "no seed has both" in summary(made(source=[None], uniform=[0.5])).compared[0].words
+    assert "no seed has a finite accuracy in both" in summary(made(source=[None], uniform=[0.5])).compared[0].words
 
 
 def test_smaller_is_better_where_it_is():
@@ -387,3 +387,11 @@ def test_bad_words_are_one_line_and_exit_code_2(call, words, message):
     code, out, err = call(*words.split())
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert message in err
+
+
+def test_source_whose_training_diverged_does_not_carry_over_and_is_named():
+    uniform = [0.50, 0.52, 0.49, 0.51]
+    found = summary(made(source=[0.60, 0.61, 0.60, None], uniform=uniform))
+    assert found.compared[0].words.startswith("better than uniform at 3 seeds")
+    assert "may or may not carry over" in found.verdict
+    assert "Without a finite accuracy, and so in no mean: source seed 4." in found.verdict
