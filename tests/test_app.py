@@ -113,7 +113,20 @@ def test_gates_page_of_a_run_without_steps_says_so(folder, record_run):
 
 @pytest.mark.parametrize("name", PAGES_OF_A_RUN)
 def test_pages_without_runs_say_what_makes_one(folder, name):
-    assert "python -m apt_core train" in texts(page(name).code)
+    command = f"python -m apt_core train --out {folder / 'first'}"
+    assert command in texts(page(name).code)
+
+
+@pytest.mark.parametrize("name", PAGES_OF_A_RUN)
+def test_address_names_the_run_also_where_it_is_the_newest(folder, record_run, name):
+    record_run(folder / "first", steps=2, created_at="2026-01-01T00:00:00+00:00")
+    record_run(folder / "second", steps=2, created_at="2026-01-02T00:00:00+00:00")
+    app = page(name)
+    assert app.selectbox(key="run").value == "runs/second"
+    assert "runs/second" in app.query_params["run"]
+    gone = page(name, run="runs/gone")
+    assert gone.selectbox(key="run").value == "runs/second"
+    assert "runs/gone is not in the chosen folders" in texts(gone.warning)
 
 
 def command_of(app: AppTest) -> str:
@@ -193,6 +206,9 @@ def test_no_control_of_one_page_has_the_name_of_anothers():
             key = named.get("key")
             if isinstance(key, ast.Constant) and {"bind", None} & set(named):
                 places.setdefault(key.value, set()).add(path.stem)
+            chooses = isinstance(call.func, ast.Attribute) and call.func.attr == "choose"
+            if chooses and isinstance(call.args[2], ast.Constant):
+                places.setdefault(call.args[2].value, set()).add(path.stem)
     assert len(places) > 20
     assert {key: pages for key, pages in places.items() if len(pages) > 1} == {}
 

@@ -12,13 +12,12 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
-from analysis.audit import ADAPTER_FILE
 from analysis.budgets import allocate, allocate_covering
 from analysis.budgets.locks import changed_locks
 from apt_core.budget_file import BudgetFile, Source, budget_text, parse_budget
 from apt_core.inference_format import INFERENCE_FILE
 from apt_core.measure_format import MEASURES_FILE, read_measures, write_measures
-from apt_core.run_format import ADAPTER_FOLDER
+from apt_core.run_format import ADAPTER_FILE, ADAPTER_FOLDER
 from tests.analysis.simulated_measures import simulate
 from tests.app_pages import TIMEOUT, rerun, texts
 
@@ -324,3 +323,15 @@ def test_one_layer_and_a_run_without_tokens(folder, record_run):
     assert lengths_of(budget(run="runs/one")) == [2]
     record_run(folder / "none", steps=3, lengths=(0, 0))
     assert "nothing to share out" in texts(budget(run="runs/none").info)
+
+
+def test_typed_lengths_outlive_a_lock_that_changes_no_suggestion_and_another_page(plain_run):
+    lengths = lengths_of(budget())
+    typed = {("runs/a", tuple(lengths)): {0: lengths[0] + 1}}
+    app = budget({"budget_typed": typed})
+    assert lengths_of(app) == [lengths[0] + 1, *lengths[1:]]
+    app = budget({"budget_typed": typed, "budget_locks": {"runs/a": {4: lengths[4]}}})
+    assert lengths_of(app)[4] == lengths[4]
+    if lengths_of(budget({"budget_locks": {"runs/a": {4: lengths[4]}}})) == lengths:
+        assert lengths_of(app)[0] == lengths[0] + 1
+    assert lengths_of(budget({"budget_typed": {("runs/other", tuple(lengths)): {0: 99}}})) == lengths

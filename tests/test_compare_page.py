@@ -122,3 +122,22 @@ def test_nothing_chosen_says_what_to_do(family):
     app = page("compare", run="runs/a")
     rerun(app.multiselect[0].set_value([]))
     assert "Choose at least one run." in texts(app.info)
+
+
+@pytest.fixture
+def large_family(folder, record_run) -> Path:
+    """A run and twelve that were made from it, the last of them the newest."""
+    record_run(folder / "a", steps=2, created_at="2026-01-01T00:00:00+00:00")
+    for number in range(1, 13):
+        when = f"2026-02-{number:02}T00:00:00+00:00"
+        record_run(folder / f"b{number}", steps=2, lengths=(8,) * 6, parent="a", created_at=when)
+    return folder
+
+
+def test_run_that_is_asked_for_is_among_those_of_a_large_family(large_family):
+    app = page("compare", run="runs/b2")
+    assert app.multiselect[0].value == ["runs/a", "runs/b2", *(f"runs/b{n}" for n in range(7, 13))]
+    assert "5 more of this family can be chosen" in texts(app.caption)
+    app = rerun(app.selectbox[0].set_value("runs/b4"))
+    assert "runs/b4" in app.multiselect[0].value
+    assert len(app.multiselect[0].value) == 8

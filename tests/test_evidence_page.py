@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from analysis.audit import ADAPTER_FILE
 from analysis.figures.deletion_curves import order_name
 from apt_core.measure_format import MEASURES_FILE, Measures, write_measures
-from apt_core.run_format import ADAPTER_FOLDER, update_finished_run
+from apt_core.run_format import ADAPTER_FILE, ADAPTER_FOLDER, update_finished_run
 from tests.analysis.simulated_measures import layered_effects, shuffled, simulate
 from tests.app_pages import page, rerun, texts
 

@@ -243,3 +243,13 @@ def test_traces_of_another_run_are_its_own_unless_a_person_chose_them(folder, re
     rerun(widget(app.multiselect, "tokens").set_value(["1.1", "2.2"]))
     rerun(widget(app.selectbox, "run").set_value("runs/long"))
     assert widget(app.multiselect, "tokens").value == ["1.1", "2.2"]
+
+
+def test_step_of_another_run_is_forgotten(folder, record_run):
+    for name, day in (("a", 1), ("b", 2)):
+        record_run(folder / name, steps=40, created_at=f"2026-01-0{day}T00:00:00+00:00")
+    app = gates(run="runs/a", step="7")
+    assert widget(app.number_input, "step").value == 7
+    rerun(widget(app.selectbox, "run").set_value("runs/b"))
+    assert widget(app.number_input, "step").value is None
+    assert next(iter(figures(app))) == "Weight at step 40"

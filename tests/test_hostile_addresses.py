@@ -40,7 +40,7 @@ EMPTY = {
     "investment": ("cost", "split", "pool", "head"),
     "pilot": ("pilot",),
     "runs": ("q", "status", "columns", "group", "hidden"),
-    "tasks": ("likeness", "order", "layers", "profiles"),
+    "tasks": ("likeness", "run_order", "layers", "profiles"),
 }
 NUMBERS = {
     "budget": ("total", "min", "max", "multiple", "method=coverage&coverage", "method=pareto&tolerance"),

@@ -90,6 +90,16 @@ def test_filter_that_fits_nothing_says_so_and_is_cleared_by_one_click(folder):
     assert app.text_input(key="q").value == ""
 
 
+def test_page_without_a_row_is_drawn_anew_once_a_run_fits(folder, record_run):
+    app = start(status="running")
+    assert "No run fits these filters" in texts(app.info)
+    writer = RunWriter(folder / "now", RunInfo(prefix_lengths=[2], num_layers=1, metric_name="accuracy"))
+    try:
+        assert listed(done(app.run())) == ["runs/now"]
+    finally:
+        writer.finish()
+
+
 def test_groups_have_one_row_each_and_open_by_their_value(folder):
     app = start(group="task")
     (groups,) = (table.value for table in app.dataframe)

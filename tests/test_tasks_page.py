@@ -11,7 +11,7 @@ from streamlit.testing.v1 import AppTest
 
 from analysis.transfer_results import find_transfers
 from apt_core.transfer_format import Transfer, TransferRun, write_transfer
-from tests.app_pages import page, texts
+from tests.app_pages import page, rerun, texts
 
 TITLE = "Likeness of gate profiles (Spearman)"
 
@@ -90,7 +90,7 @@ def test_profiles_of_the_same_depth_are_compared_and_others_listed(two_tasks):
 
 
 def test_link_restores_kind_order_and_runs(two_tasks):
-    app = page("tasks", likeness="cosine", order="task", profiles=["runs/rte-1", "runs/copa-0", "runs/copa-2"])
+    app = page("tasks", likeness="cosine", run_order="task", profiles=["runs/rte-1", "runs/copa-0", "runs/copa-2"])
     drawn = figure(app)
     assert drawn["layout"]["xaxis"]["ticktext"] == ["copa: copa-0", "copa: copa-2", "rte: rte-1"]
     assert len(drawn["data"]) == 1
@@ -100,6 +100,17 @@ def test_link_restores_kind_order_and_runs(two_tasks):
 def test_pruned_runs_can_be_added(two_tasks):
     app = page("tasks", with_lengths="true")
     assert "runs/pruned" in app.multiselect[0].value
+
+
+def test_other_runs_are_chosen_once_another_depth_or_kind_is(two_tasks):
+    app = rerun(page("tasks").selectbox(key="layers").set_value(12))
+    assert app.multiselect[0].value == ["runs/deep"]
+    app = rerun(app.selectbox(key="layers").set_value(6))
+    assert len(app.multiselect[0].value) == 6
+    app = rerun(app.toggle(key="with_lengths").set_value(True))
+    assert "runs/pruned" in app.multiselect[0].value
+    app = rerun(app.multiselect[0].set_value(["runs/pruned"]))
+    assert "Choose at least two runs" in texts(app.info)
 
 
 def test_another_depth_leaves_its_own_runs(two_tasks):

@@ -9,13 +9,13 @@ from typing import NamedTuple
 import streamlit as st
 
 from analysis.agreement import Effects, layer_effects
-from analysis.audit import ADAPTER_FILE, Audit, audit_run, siblings_of, trained_by_command
+from analysis.audit import Audit, audit_run, siblings_of, trained_by_command
 from analysis.pages.context import plain
 from analysis.pages.gate_data import stamp_of
 from analysis.runs import Run
 from apt_core.errors import AptError
 from apt_core.measure_format import MEASURES_FILE, Measures, read_measures
-from apt_core.run_format import ADAPTER_FOLDER, GATES_FOLDER
+from apt_core.run_format import ADAPTER_FILE, ADAPTER_FOLDER, GATES_FOLDER
 
 
 class Audited(NamedTuple):

@@ -16,7 +16,7 @@ from apt_core.config import MAX_TOKENS_PER_LAYER
 from apt_core.errors import AptError
 from apt_core.settled import SETTLED_FRACTION
 
-LOCKS = "budget_locks"
+LOCKS, TYPED, BASE = "budget_locks", "budget_typed", "budget_base"
 NEW_LENGTH, LOCK, NOW, EFFECT_COLUMN = "new length", "lock", "length now", "effect (nats)"
 
 
@@ -47,16 +47,19 @@ def edit(run: Run, lengths: list[int], weighed: Weighed, evidence: Evidence) -> 
             st.warning(context.plain(problem))
     table[NOW] = run.info.prefix_lengths
     table[LOCK] = [layer in locks for layer in range(len(lengths))]
-    table[NEW_LENGTH] = lengths
     key = f"lengths {run.key} {lengths} {sorted(locks)}"
+    if key not in st.session_state:  # a new table, or one that was left for another page: it begins with what was typed
+        st.session_state[BASE] = _typed(run.key, lengths).copy()
+    shown = [st.session_state[BASE].get(layer, length) for layer, length in enumerate(lengths)]
+    table[NEW_LENGTH] = shown
     edited = st.data_editor(
         table,
         hide_index=True,
         width="content",
         disabled=[name for name in table if name not in (LOCK, NEW_LENGTH)],
         key=key,
-        on_change=_keep_locks,
-        args=(run.key, key, lengths),
+        on_change=_keep_edits,
+        args=(run.key, key, lengths, shown),
         column_config={
             **{f"{name} mass": _bar(name) for name in shares},
             EFFECT_COLUMN: st.column_config.NumberColumn(
@@ -81,7 +84,7 @@ def edit(run: Run, lengths: list[int], weighed: Weighed, evidence: Evidence) -> 
             else ", as measured"
         )
         + ". It says how much of the prefix is let through, not what a layer without it would cost. The last two "
-        "columns can be edited; a lock stays until it is taken away, other edits until the suggestion changes."
+        "columns can be edited; a lock stays until it is taken away, a length until the suggestion changes."
     )
     return [int(length) for length in edited[NEW_LENGTH].fillna(0)]
 
@@ -97,7 +100,15 @@ def _share(weights: np.ndarray) -> np.ndarray:
     return mass / mass.sum() if mass.sum() else mass
 
 
-def _keep_locks(run_key: str, editor: str, lengths: list[int]) -> None:
+def _typed(run_key: str, lengths: list[int]) -> dict[int, int]:
+    """Lengths that a person typed over a suggestion: layer, counted from 0 -> length."""
+    return st.session_state.setdefault(TYPED, {}).setdefault((run_key, tuple(lengths)), {})
+
+
+def _keep_edits(run_key: str, editor: str, lengths: list[int], shown: list[int]) -> None:
     edits = st.session_state[editor]["edited_rows"]
     before = st.session_state[LOCKS].get(run_key, {})
-    st.session_state[LOCKS][run_key] = changed_locks(before, lengths, edits, LOCK, NEW_LENGTH)
+    st.session_state[LOCKS][run_key] = changed_locks(before, shown, edits, LOCK, NEW_LENGTH)
+    for layer, cells in edits.items():
+        if NEW_LENGTH in cells:
+            _typed(run_key, lengths)[layer] = int(cells[NEW_LENGTH] or 0)

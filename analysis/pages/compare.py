@@ -86,12 +86,18 @@ def _choose(run: Run) -> list[Run]:
     runs = context.found().runs
     by_key = {other.key: other for other in runs}
     parent = parent_of(run, runs) or run
-    family = [other.key for other in family_of(parent, runs)][:MAX_RUNS]
-    if st.session_state.get(FAMILY, parent.key) != parent.key:  # another run was chosen above: its family is shown
+    members = [other.key for other in family_of(parent, runs)]
+    first = dict.fromkeys([parent.key, run.key, *reversed(members)])  # then the newest
+    family = [key for key in members if key in list(first)[:MAX_RUNS]]
+    before = st.session_state.get(FAMILY)
+    st.session_state[FAMILY] = (parent.key, run.key)
+    if before is not None and before[0] != parent.key:  # another run was chosen above: its family is shown
         st.session_state[COMPARED] = family
-    st.session_state[FAMILY] = parent.key
     if COMPARED in st.session_state:
-        st.session_state[COMPARED] = [key for key in st.session_state[COMPARED] if key in by_key]
+        kept = [key for key in st.session_state[COMPARED] if key in by_key]
+        if before is not None and before[1] != run.key and run.key not in kept:  # another one of the same family
+            kept = [*kept[: MAX_RUNS - 1], run.key]
+        st.session_state[COMPARED] = kept
     chosen = st.multiselect(
         "Runs side by side",
         list(by_key),
@@ -102,6 +108,9 @@ def _choose(run: Run) -> list[Run]:
         help=f"At the start: the run, and those retrained from it (pruned, and uniform with the same total). At most "
         f"{MAX_RUNS}.",
     )
+    left = len(set(members) - set(chosen))
+    if left and len(members) > MAX_RUNS:
+        st.caption(f"{left} more of this family can be chosen; at most {MAX_RUNS} are shown side by side.")
     if len(family) == 1 and chosen == family:
         st.info("No run has been made from this one yet. The Budget page retrains it pruned, and uniform beside it.")
     return [by_key[key] for key in chosen]

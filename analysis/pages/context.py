@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from math import isinf
@@ -18,6 +19,10 @@ from apt_core.jobs import Jobs
 from apt_core.jobs.places import place
 from apt_core.jobs.ray_client import checked_address
 from apt_core.sweep_format import Sweep
+
+WANTED = "wanted"
+WAIT_SECONDS = 5
+"""between two looks at folders without a run"""
 
 
 def roots() -> list[Path]:
@@ -108,7 +113,26 @@ def go(page: str, **query: str | list[str]) -> None:
     """
     for key in query:
         st.session_state.pop(key, None)
-    st.switch_page(st.session_state["pages"][page], query_params=query)
+    try:
+        st.switch_page(st.session_state["pages"][page], query_params=query)
+    except StreamlitAPIException:  # one of them is a control of this page: ``choose_run`` takes them over there
+        st.session_state[WANTED] = query
+        st.switch_page(st.session_state["pages"][page], query_params={})
+
+
+def offer(page: str, label: str, run: str, where: str = "") -> None:
+    """A button that opens a page on a run; a link would show the one that was looked at last, which Streamlit keeps.
+
+    Args:
+        page: its name.
+        label: of the button.
+        run: its key.
+        where: tells it from another button for the same on the same page.
+    """
+    if st.session_state.get("pages") and st.button(
+        label, key=f"open {page} {run} {where}", type="tertiary", icon=":material/arrow_outward:"
+    ):
+        go(page, run=run)
 
 
 def attempt(action: Callable[[], object]) -> None:
@@ -128,11 +152,16 @@ def plain(text: object) -> str:
 
 
 def choose_run(label: str, key: str = "run") -> Run | None:
-    """A selection box over all runs, in the URL as ``key``; None, with words on what to do, if there is none."""
+    """A selection box over all runs, in the URL as ``key``; None, with words on what to do, if there is none.
+
+    At first the newest is chosen, and the address names it too: one that is kept shows the same run tomorrow.
+    """
     runs = found().runs
     if not runs:
         show_no_runs()
         return None
+    for name, value in st.session_state.pop(WANTED, {}).items():
+        _put(name, value)
     by_key = {run.key: run for run in runs}
     wanted = st.session_state.get(key) or st.query_params.get(key)
     if wanted and wanted not in by_key:
@@ -140,14 +169,24 @@ def choose_run(label: str, key: str = "run") -> Run | None:
             f"{plain(shown(wanted))} is not in the chosen folders: it was deleted or renamed, or its folder is not "
             "chosen. This is the newest run."
         )
-    chosen = st.selectbox(label, list(by_key), key=key, bind="query-params", help="Newest first: folder/run.")
-    return by_key[chosen]
+    if wanted not in by_key or key not in st.query_params:
+        _put(key, wanted if wanted in by_key else runs[0].key)
+    chosen = st.selectbox(
+        label, list(by_key), index=None, required=True, key=key, bind="query-params", help="Newest first: folder/run."
+    )
+    return by_key.get(chosen, runs[0])  # none, where the script runs without a browser
 
 
 def show_no_runs() -> None:
     """The empty state: what makes a first run."""
     st.info("There is no run in the chosen folders yet. This makes one, in about three minutes on two CPU cores:")
-    st.code("python -m apt_core train", language="bash")
+    st.code(f"python -m apt_core train --out {shlex.quote(str(roots()[0] / 'first'))}", language="bash")
+    st.fragment(_wait_for_runs, run_every=WAIT_SECONDS)()
+
+
+def _wait_for_runs() -> None:
+    if found().runs:
+        st.rerun()
 
 
 def choose(
@@ -183,6 +222,13 @@ def _infinite(value: str) -> bool:
         return isinf(float(value))
     except ValueError:
         return False
+
+
+def _put(key: str, value: str | list[str]) -> None:
+    """Gives a control that is not drawn yet its value, and the address, which a first value does not reach."""
+    with suppress(StreamlitAPIException):  # bound already: then it does
+        st.query_params[key] = value
+    st.session_state[key] = value
 
 
 def _forget(key: str) -> None:

@@ -183,6 +183,14 @@ def show_traces(run: Run, gates: Gates, whole: WholeRun, view: View, step: int) 
         title,
         float(positions(np.array([step]), rows, axis)[0]),
     )
+
+    def as_drawn() -> dict[str, np.ndarray]:
+        """What the figure has beside the recorded values."""
+        found = {} if axis == "step" else {axis: positions(gates.steps, rows, axis)}
+        if smoothing != "none":
+            found[f"mean over {smoothing}"] = smoothed(series, SMOOTHING[smoothing])
+        return found
+
     about, at_most = f"Every one of the {len(steps):,} recorded steps.", points_per_line(len(names))
     if len(steps) > at_most:
         about = (
@@ -193,7 +201,7 @@ def show_traces(run: Run, gates: Gates, whole: WholeRun, view: View, step: int) 
         token_traces_figure(data),
         "traces",
         f"{run.name}-{view.name}-traces",
-        lambda: traces_table(gates.steps, series, names),
+        lambda: traces_table(gates.steps, series, names, view.name, **as_drawn()),
         about,
     )
 

@@ -173,8 +173,8 @@ def _steps_table(found: Investment, axis: Axis, metric_name: str) -> pd.DataFram
                 f"added {axis.noun}": step.added,
                 f"gain ({unit})": factor * step.gain.mean,
                 f"gain per {axis.per_words}": scale * step.gain.mean,
-                "low": None if step.gain.low is None else scale * step.gain.low,
-                "high": None if step.gain.high is None else scale * step.gain.high,
+                f"low per {axis.per_words}": None if step.gain.low is None else scale * step.gain.low,
+                f"high per {axis.per_words}": None if step.gain.high is None else scale * step.gain.high,
                 "distinguishable": "yes" if step.gain.sign == "above" else "no",
             }
         )

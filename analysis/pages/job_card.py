@@ -223,10 +223,10 @@ def _show_ending(standing: Standing, again: str | None, failed_log: str) -> None
 
 
 def _show_links(standing: Standing) -> None:
-    pages, run, state = st.session_state.get("pages"), _run_key(standing.job), standing.report.state
-    if pages and run is not None and state in ("running", "finished"):
+    run, state = _run_key(standing.job), standing.report.state
+    if run is not None and state in ("running", "finished"):
         for page, label in LINKS[state].items():
-            st.page_link(pages[page], label=label, query_params={"run": run})
+            context.offer(page, label, run, standing.job.id)
 
 
 def _show_command(standing: Standing) -> None:

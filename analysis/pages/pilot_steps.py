@@ -116,7 +116,7 @@ def show_audit(place: Place) -> None:
     box(context.plain(audit.headline))
     for check in audit.checks:
         st.markdown(f"- {check.level}: {context.plain(check.text)}")
-    _link("evidence", "All the evidence", run)
+    context.offer("evidence", "All the evidence", run.key)
 
 
 def _measure(place: Place, run: Run) -> None:
@@ -261,7 +261,7 @@ def _progress(place: Place, states: Sequence[TrainingState]) -> None:
             icon = ICONS.get(each.state, ":material/error:")
             st.markdown(f"{icon} {context.plain(each.training.name)} · {each.state}{_step(each)}", width="content")
             if each.run is not None:
-                _link("gates", "Gates, live" if each.state == "running" else "Gates", each.run)
+                context.offer("gates", "Gates, live" if each.state == "running" else "Gates", each.run.key)
             if each.waits and each.job is not None:
                 _cancel([each.job], "Cancel", f"cancel {each.job.id}")
         if each.state == "running":
@@ -311,9 +311,3 @@ def _start(states: Sequence[TrainingState], place: Place) -> None:
 
 def _save(place: Place, pilot: Pilot) -> None:
     context.attempt(lambda: save_pilot(place.root, place.name, pilot))
-
-
-def _link(page: str, label: str, run: Run) -> None:
-    pages = st.session_state.get("pages")
-    if pages:
-        st.page_link(pages[page], label=label, query_params={"run": run.key})

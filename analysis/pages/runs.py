@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import pandas as pd
 import streamlit as st
@@ -23,7 +24,7 @@ from analysis.run_table import (
     setting_names,
     task_of,
 )
-from analysis.runs import Rejected, shown
+from analysis.runs import Rejected, Run, shown
 
 STATUS_SIGNS = {"running": "▶ running", "finished": "✓ finished", "failed": "✗ failed", "interrupted": "‖ interrupted"}
 FILTERS = {"q": "", "status": [], "task": [], "tag": [], "group": None, "value": None}
@@ -53,16 +54,26 @@ def _runs(entries: list[Entry]) -> None:
     wanted, group, columns = _choices(entries)
     left = matching(entries, wanted)
     _summary(entries, left, wanted)
-    if not left:
+    some_run = any(entry.status == "running" for entry in entries)
+    seconds, standing = LIVE_SECONDS if some_run else IDLE_SECONDS, _standing([entry.run for entry in entries])
+    value = _groups(left, group) if left and group else None
+    if not left or (group and value is None):
+        st.fragment(_watch, run_every=seconds)(standing)
         return
     if group:
-        value = _groups(left, group)
-        if value is None:
-            return
         left = grouped(left, group)[value]
-    places = _places(left)
-    some_run = any(entry.status == "running" for entry in left)
-    st.fragment(_table, run_every=LIVE_SECONDS if some_run else IDLE_SECONDS)(places, _places(entries), columns)
+    st.fragment(_table, run_every=seconds)(_places(left), standing, columns)
+
+
+def _standing(runs: Sequence[Run]) -> list[tuple[str, str]]:
+    """What filters and groups are made of: which runs there are, and how they stand."""
+    return [(str(run.folder), run.status) for run in runs]
+
+
+def _watch(drawn: list[tuple[str, str]]) -> None:
+    """Draws nothing; the page is drawn again when runs come, go, start or end."""
+    if _standing(context.found().runs) != drawn:
+        st.rerun()
 
 
 def _choices(entries: list[Entry]) -> tuple[Filter, str | None, list[str]]:
@@ -172,11 +183,10 @@ def _show_group(values: list[str]) -> None:
     st.session_state["value"] = values[st.session_state["group_clicked"].row]
 
 
-def _table(places: tuple[str, ...], all_places: tuple[str, ...], columns: list[str]) -> None:
+def _table(places: tuple[str, ...], drawn: list[tuple[str, str]], columns: list[str]) -> None:
     """The runs named, looked up again each time so that a run's progress is seen; a fragment of the page."""
+    _watch(drawn)
     runs = {str(run.folder): run for run in context.found().runs}
-    if tuple(runs) != all_places:
-        st.rerun()  # runs came or went: filters and groups have to be made again
     entries = entries_of(runs[place] for place in places)
     actions = st.container(horizontal=True, vertical_alignment="center")
     table = pd.DataFrame(rows_of(entries, ["run", *columns]))

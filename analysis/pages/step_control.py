@@ -13,7 +13,7 @@ import streamlit as st
 from analysis.pages import context
 from analysis.steps import frames, moved, nearest, slider_range
 
-STEP, SLIDER, FOLLOW, PLAYING = "step", "step_slider", "follow", "playing"
+STEP, SLIDER, FOLLOW, PLAYING, STEP_OF = "step", "step_slider", "follow", "playing", "step_of"
 FRAME_SECONDS = 0.25
 
 
@@ -26,11 +26,16 @@ def choose_step(run: str, steps: np.ndarray, planned: int, live: bool) -> int:
     """Shows the controls; the recorded step to draw.
 
     Args:
-        run: whose steps these are; Play ends when it changes.
+        run: whose steps these are; when it changes Play ends, and the newest step is shown.
         steps: recorded ones [S >= 1].
         planned: steps of the whole training, 0 if unknown; the slider of a live run has room for them.
         live: whether the run is running.
     """
+    before = st.session_state.get(STEP_OF)
+    st.session_state[STEP_OF] = run
+    if before not in (None, run):  # the step was another run's
+        st.session_state[STEP] = None
+        _stop()
     newest = int(steps[-1])
     if len(steps) == 1:
         st.caption(f"One step has been recorded so far: {newest:,}.")

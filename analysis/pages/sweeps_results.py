@@ -18,6 +18,8 @@ from apt_core.sweep_look import Standing, runs_of
 from apt_core.sweep_spec import spec_bytes
 from apt_core.sweep_summary import SPLITS, Cell, summarise
 
+RATE = "sweep_rate"
+
 
 def show(recorded: Recorded, standings: list[Standing]) -> None:
     """What is known so far."""
@@ -34,7 +36,7 @@ def show(recorded: Recorded, standings: list[Standing]) -> None:
         )
         show_downloads("sweep", recorded.folder.name, lambda: trainings_table(standings))
     chosen = _choose_part(cells)
-    split = context.choose("Split", splits, "split", splits[0]) if len(splits) > 1 else splits[0]
+    split = context.choose("Split", splits, "sweep_split", splits[0]) if len(splits) > 1 else splits[0]
     lines = sweep_lines(chosen, split)
     about = "Filled circles: means over seeds. The full run has the same length in every layer."
     show_figure(sweep_figure(lines), "sweep figure", "sweep", lambda: cells_table(chosen, splits), about)
@@ -73,15 +75,18 @@ def _choose_part(cells: list[Cell]) -> list[Cell]:
     tasks = list(dict.fromkeys(cell.task for cell in cells))
     task = left.selectbox("Task", tasks, key="sweep_task", bind="query-params", help="One figure shows one task.")
     rates = list(dict.fromkeys(cell.learning_rate for cell in cells if cell.task == task))
-    rate = right.selectbox("Learning rate", rates, key=f"sweep_rate {task}", format_func=repr, help="Peak, of --lr.")
-    return [cell for cell in cells if (cell.task, cell.learning_rate) == (task, rate)]
+    shown_rates = [repr(rate) for rate in rates]
+    if st.session_state.get(RATE) not in (None, *shown_rates):  # of another task
+        del st.session_state[RATE]
+    rate = right.selectbox("Learning rate", shown_rates, key=RATE, bind="query-params", help="Peak, of --lr.")
+    return [cell for cell in cells if (cell.task, repr(cell.learning_rate)) == (task, rate)]
 
 
 def _show_runs(recorded: Recorded, cells: list[Cell]) -> None:
     """The finished runs of one cell, with links to what other pages show of them."""
     with_runs = {f"{cell.total} virtual tokens, {cell.method}": cell for cell in cells if cell.runs}
-    folder, pages = recorded.folder, st.session_state.get("pages")
-    if not with_runs or not pages:
+    folder = recorded.folder
+    if not with_runs:
         return
     cell = with_runs[st.selectbox("Runs of", list(with_runs), key="sweep_cell", help="One entry per cell.")]
     keys = {run.folder.resolve(): run.key for run in context.found().runs}
@@ -92,6 +97,6 @@ def _show_runs(recorded: Recorded, cells: list[Cell]) -> None:
         return
     with st.container(horizontal=True, vertical_alignment="center"):
         for seed, key in known.items():
-            st.page_link(pages["gates"], label=f"Gates, seed {seed}", query_params={"run": key})
+            context.offer("gates", f"Gates, seed {seed}", key)
         if st.button("Compare", icon=":material/balance:", help=f"Up to {MAX_RUNS} of them side by side."):
             open_compare(list(known.values()))

@@ -35,7 +35,7 @@ from apt_core.run_format import GATES_FOLDER
 from apt_core.transfer_format import Transfer
 from apt_core.transfer_summary import summary
 
-CHOSEN = "profiles"
+CHOSEN, KEPT = "profiles", "profiles_kept"
 COMMAND = "python -m apt_core transfer RUN --task TASK --total 48"
 
 
@@ -68,7 +68,9 @@ def _show_profiles(runs: list[Run]) -> None:
         else:
             profiles.append(found)
             used.append(run)
-    if len(used) < 2:
+    if len(used) < 2 <= len(kept):
+        st.info("Choose at least two runs.")
+    elif len(used) < 2:
         st.info(
             "It takes two runs with the same number of layers and recorded gates. `python -m apt_core train --task ...`"
             " makes one."
@@ -97,6 +99,10 @@ def _choose_kept(runs: list[Run]) -> tuple[list[Run], list[Excluded]]:
             help="A pruned run has much gate mass where it was given many virtual tokens: its profile repeats the one "
             "that its lengths were made from, and makes runs of a task look more alike than they are.",
         )
+    before = st.session_state.get(KEPT)
+    st.session_state[KEPT] = (num_layers, with_lengths)
+    if before not in (None, (num_layers, with_lengths)):  # other runs can be chosen: the newest of them at first
+        st.session_state.pop(CHOSEN, None)
     return comparable(runs, num_layers, with_lengths)
 
 
@@ -144,7 +150,7 @@ def _show_matrix(runs: list[Run], profiles: np.ndarray) -> None:
         order_by = context.choose(
             "Order",
             ["alike", "task"],
-            "order",
+            "run_order",
             "alike",
             help="alike: as a hierarchical clustering (average linkage) puts them, with its tree. task: task by task.",
         )

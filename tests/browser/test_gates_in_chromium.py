@@ -68,6 +68,14 @@ def test_link_restores_the_whole_view_and_keeps_it_over_a_reload(page, address):
         page.reload()
 
 
+def test_address_names_the_run_also_where_none_was_chosen(page, address):
+    page.goto(f"{address}/gates")
+    page.wait_for_url(re.compile(r"/gates\?run=runs%2F\w+"))
+    page.wait_for_selector(HEATMAP)
+    page.get_by_role("link", name="Budget").click()
+    page.wait_for_url(re.compile(r"/budget\?.*run=runs%2F\w+"))
+
+
 def test_view_is_kept_across_pages(page, address):
     page.goto(f"{address}/gates?run=runs%2Ffirst&step=7&scale=log")
     expect(figure_title(page, "Weight at step 7")).to_be_visible()

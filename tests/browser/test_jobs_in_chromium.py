@@ -89,6 +89,10 @@ def test_retraining_is_watched_outlives_the_app_is_cancelled_resumed_and_compare
     jobs = LocalJobs(folder / JOBS_FOLDER)
     with start_app([folder]) as app:
         submit(page, app.address, epochs=500)
+        page.get_by_role("button", name="Gates, live").click(timeout=STARTED_MS)
+        shown = page.get_by_role("combobox", name="Run").first
+        expect(shown).to_have_value(re.compile("^runs/sample-pruned48"), timeout=STARTED_MS)  # not the one looked at
+        page.goto(f"{app.address}/budget?run=runs%2Fsample")
         page.get_by_role("link", name="All jobs").click()
         expect(page.get_by_role("heading", name="Jobs", exact=True)).to_be_visible()
         first = steps_done(page)
@@ -128,7 +132,7 @@ def test_retraining_is_watched_outlives_the_app_is_cancelled_resumed_and_compare
         notice = page.get_by_test_id("stToast").filter(has_text="sample-pruned48-2: retrain has finished")
         expect(notice).to_be_visible(timeout=STARTED_MS)
         page.get_by_role("link", name="Jobs", exact=True).click()
-        finished = page.get_by_test_id("stMain").get_by_role("link", name="Compare")
+        finished = page.get_by_test_id("stMain").get_by_role("button", name="Compare")
         finished.click()
         expect(page.get_by_role("heading", name="Compare")).to_be_visible()
         expect(page.get_by_text("runs/sample-pruned48-2").first).to_be_visible()
