@@ -345,3 +345,9 @@ def test_killed_experiment_goes_on_with_its_jobs_and_trains_nothing_twice(data_f
     words = [job.arguments[0] for job in jobs.list()]
     assert sorted(words) == ["evaluate", "evaluate", "train", "train"]
     assert results.with_suffix(".md").read_text(encoding="utf-8") == page([before, table], "paper.json")
+
+
+def test_page_of_the_results_is_what_they_say():
+    """If this fails: ``python -m benchmarks.paper``, with the words that it was called with."""
+    written = page(Results(paper.RESULTS).tables, paper.RESULTS.relative_to(paper.ROOT).as_posix())
+    assert paper.PAGE.read_text(encoding="utf-8") == written
