@@ -185,8 +185,10 @@ def _show_group(values: list[str]) -> None:
 
 def _table(places: tuple[str, ...], drawn: list[tuple[str, str]], columns: list[str]) -> None:
     """The runs named, looked up again each time so that a run's progress is seen; a fragment of the page."""
-    _watch(drawn)
-    runs = {str(run.folder): run for run in context.found().runs}
+    found = context.found().runs
+    if _standing(found) != drawn:
+        st.rerun()  # filters and groups have to be made again
+    runs = {str(run.folder): run for run in found}
     entries = entries_of(runs[place] for place in places)
     actions = st.container(horizontal=True, vertical_alignment="center")
     table = pd.DataFrame(rows_of(entries, ["run", *columns]))
