@@ -12,7 +12,7 @@ import numpy as np
 from analysis.gate_sample import GateSample
 from analysis.gate_stats import layer_mass, quantity
 from analysis.settling import MIN_STEPS, TOLERANCE, Settling, settling
-from apt_core.settled import SETTLED_FRACTION, last_part
+from apt_core.settled import SATURATED, SETTLED_FRACTION, is_saturated, last_part
 
 LOW_GATE = 0.3
 """a token gate under this lets less than three tenths of its virtual token through"""
@@ -63,6 +63,7 @@ def read_gates(sample: GateSample, settled: Settled) -> list[Sentence]:
         weights = np.where(known, weights, np.nan)
         sentences += _mass(weights, known)
         sentences += _low_gates(gates[known])
+        sentences += _saturated(sample, known)
         sentences += _scales(scales, known.any(axis=1))
         sentences += _settled(sample, settled)
         sentences += _input_dependence(sample.last_std[:, known])
@@ -130,6 +131,25 @@ def _low_gates(gates: np.ndarray) -> list[Sentence]:
             f"from {gates.min():.2f} to {gates.max():.2f}.",
             f"Token gates, averaged over the batch, as {LAST}; without the layer scale. A low gate says that little "
             "of the token is let through, not that the model would be as good without it.",
+        )
+    ]
+
+
+def _saturated(sample: GateSample, known: np.ndarray) -> list[Sentence]:
+    gates = sample.token_gate[:, known]  # [S, tokens]
+    extreme = is_saturated(gates)
+    if (gates[-1] == 1).all() or not extreme[-1].any():
+        return []
+    since = len(extreme) - np.logical_and.accumulate(extreme[::-1]).sum(axis=0)[extreme[-1]]  # first row of the stay
+    step = int(sample.steps[np.sort(since)[(len(since) - 1) // 2]])
+    count = len(since)
+    return [
+        Sentence(
+            f"{count:,} of {gates.shape[1]:,} token gates {'is' if count == 1 else 'are'} saturated, under {SATURATED} "
+            f"or over {1 - SATURATED}{' ' if count == 1 else ', half of them '}since step {step:,}: hardly anything "
+            "moves them any more. With a smaller --gate-lr fewer would be.",
+            "Token gates, averaged over the batch, at the last step, and the step from which on each of them was so at "
+            "every step looked at. A sigmoid's gradient is gate x (1 - gate): at 0.02, 8 % of what it is at 0.5.",
         )
     ]
 

@@ -12,6 +12,8 @@ from apt_core.gate_log import GateLog
 
 SETTLED_FRACTION = 0.1
 """weights are averaged over this last part of the recorded steps"""
+SATURATED = 0.02
+"""a token gate closer than this to 0 or 1 has under 8 % of the gradient that it has at 1/2"""
 DIVERGED = "the gates are not finite at the end of training: it diverged"
 BYTES_AT_A_TIME = 24 * 2**20
 """of gates in memory"""
@@ -42,6 +44,12 @@ def final_weights(log: GateLog) -> np.ndarray:
         with np.errstate(over="ignore", invalid="ignore"):  # a training that diverged
             total += (columns["token_gate"] * np.abs(columns["layer_scale"])[..., None]).sum(axis=0)
     return np.where(_present(log) & ~np.isfinite(total), np.inf, total / (end - start))
+
+
+def is_saturated(token_gate: np.ndarray) -> np.ndarray:
+    """Which token gates hardly learn any more: a sigmoid's gradient is alpha (1 - alpha). False for NaN; any shape."""
+    with np.errstate(invalid="ignore"):
+        return (token_gate < SATURATED) | (token_gate > 1 - SATURATED)
 
 
 def settled_mass(log: GateLog) -> np.ndarray:

@@ -20,7 +20,7 @@ from apt_core.config import MAX_TOKENS_PER_LAYER, canonical_name
 from apt_core.errors import bad_value
 from apt_core.files import write_atomic
 from benchmarks.paper_costs import cost_of, costs_text, speed_of
-from benchmarks.paper_methods import METHODS, OTHER_READINGS
+from benchmarks.paper_methods import METHODS, VARIANTS
 from benchmarks.paper_page import page
 from benchmarks.paper_plan import Request, check_request, counts
 from benchmarks.paper_results import Grid, Results
@@ -50,7 +50,7 @@ def paper(
     ] = None,
     model: Annotated[str, typer.Option(help="backbones, comma-separated: folders, Hub names, or minilm")] = "minilm",
     methods: Annotated[str, typer.Option(help="comma-separated, of: " + ", ".join(METHODS))] = ",".join(
-        method for method in METHODS if method not in OTHER_READINGS
+        method for method in METHODS if method not in VARIANTS
     ),
     shots: Annotated[
         str, typer.Option(help="sizes of the training split: full, or examples per class (in all without classes)")

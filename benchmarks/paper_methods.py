@@ -29,6 +29,13 @@ class Method(NamedTuple):
     """equal: the same in every layer; gates: in proportion to APT's gates; parameters: as many more as APT's gates
     have parameters for"""
     all_weights: bool = False
+    gate_factor: float = 1.0
+    """the learning rate of gates and scales is the prefix's times this"""
+
+    @property
+    def has_token_gates(self) -> bool:
+        """Whether there is an alpha."""
+        return not self.all_weights and "none" not in self.words
 
 
 METHODS: dict[str, Method] = {
@@ -48,10 +55,13 @@ METHODS: dict[str, Method] = {
                        ("--gate-pooling", "mean")),
     "apt-positions": Method("APT, every h", "each position of the text has its own h, and so its own gates",
                             ("--gate-pooling", "per-position")),
+    "apt-slow-gates": Method("APT, slow gates", "gates and scales learn with a tenth of the prefix's learning rate",
+                             gate_factor=0.1),
 }  # fmt: skip
 APT, PT2, STAR, PLUS = "apt", "pt2", "pt2-star", "pt2-plus"
-OTHER_READINGS = ("apt-mean", "apt-positions")
-"""of eq. 3, where the paper's text leaves open which position's hidden state h is; trained only if asked for"""
+VARIANTS = ("apt-mean", "apt-positions", "apt-slow-gates")
+"""trained only if asked for: other readings of eq. 3, where the paper's text leaves open which position's hidden state
+h is, and gates with a learning rate of their own"""
 ABLATIONS = ("without-h", "without-alpha", "without-lambda")
 
 

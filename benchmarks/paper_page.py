@@ -12,11 +12,12 @@ from apt_core.estimates import CONFIDENCE, Estimate
 from apt_core.markdown import last_name, plain
 from apt_core.markdown import table as markdown_table
 from apt_core.metric_names import reading_unit
+from apt_core.settled import SATURATED
 from benchmarks.paper_claims import claims, table_title
 from benchmarks.paper_methods import APT, FINE_TUNING_FACTOR, METHODS, PT2, STAR, rates_of
 from benchmarks.paper_published import published_for
 from benchmarks.paper_results import Table
-from benchmarks.paper_statistics import Comparison, compare, profile, scores
+from benchmarks.paper_statistics import Comparison, compare, gate_facts, profile, scores
 
 _COLUMNS = ("method", "learning rate", "of", "seeds", "tokens", "parameters", "validation", "test",
             "APT minus it, test", "p", "corrected", "minutes")  # fmt: skip
@@ -54,7 +55,7 @@ def page(tables: Sequence[Table], source: str) -> str:
             lines += [f"    - {plain(line)}" for line in claim.lines]
         for table in mine:
             lines += ["", f"### {plain(table_title(table, mine))}", "", _facts(table), *_table(table)]
-            lines += [*_profile(table), *_published(table)]
+            lines += [*_profile(table), *_gates(table), *_published(table)]
     lines += ["", "## Methods", "", *(f"- **{plain(method.title)}**: {method.about}" for method in METHODS.values())]
     return "\n".join(lines) + "\n"
 
@@ -127,6 +128,29 @@ def _profile(table: Table) -> list[str]:
         f"Gates of APT at the end of training, over seeds ({len(found.centres)}):",
         "",
         markdown_table(names, cells),
+    ]
+
+
+def _gates(table: Table) -> list[str]:
+    found = {method: gate_facts(table, method) for method in METHODS}
+    rows = [
+        [
+            plain(METHODS[method].title),
+            _interval(facts.saturated),
+            _interval(facts.spread, digits=4),
+            "" if facts.share_deviation is None else f"{facts.share_deviation:.3f}",
+        ]
+        for method, facts in found.items()
+        if facts is not None
+    ]
+    if not rows:
+        return []
+    return [
+        "",
+        f"How gates ended. Saturated: under {SATURATED} or over {1 - SATURATED}, where they hardly learn any more. "
+        "Deviation between seeds: of a layer's share in all gates, as part of an equal share.",
+        "",
+        markdown_table(("method", "saturated", "spread over validation examples", "deviation between seeds"), rows),
     ]
 
 

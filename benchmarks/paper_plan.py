@@ -49,6 +49,12 @@ class Training(NamedTuple):
         return f"{self.method}{lengths}-lr{self.learning_rate:g}-s{self.seed}"
 
 
+def gate_rate(training: Training) -> float | None:
+    """The learning rate of its gates and scales; None: that of the prefix."""
+    factor = METHODS[training.method].gate_factor
+    return None if factor == 1 else float(f"{training.learning_rate * factor:.6g}")
+
+
 class Count(NamedTuple):
     """How many trainings a method of a setting still needs."""
 

@@ -18,8 +18,8 @@ from apt_core.gate_log import GateLog
 from apt_core.json_files import read_model
 from apt_core.metric_names import lower_is_better
 from apt_core.run_format import GATES_FOLDER, PREDICTIONS_FILE, RunInfo, read_json_lines, read_run_info
-from apt_core.settled import settled_mass
-from benchmarks.paper_methods import APT
+from apt_core.settled import is_saturated, settled_mass
+from benchmarks.paper_methods import METHODS
 from benchmarks.paper_settings import Setting
 
 VERSION = 1
@@ -50,9 +50,11 @@ class Measured(BaseModel):
     """None: not finite, or not measured: it is only with the learning rate that was chosen"""
     tested: bool = False
     gate_mass: list[float] | None = None
-    """of APT: final weights of each layer's gates, summed over its virtual tokens [L]; None if it diverged"""
+    """final weights of each layer's gates, summed over its virtual tokens [L]; None if there are none or it diverged"""
     gate_spread: list[float] | None = None
-    """of APT: standard deviation over the validation examples of each layer's mean token gate [L]; None likewise"""
+    """standard deviation over the validation examples of each layer's mean token gate [L]; None likewise"""
+    gate_saturation: list[float] | None = None
+    """part of each layer's virtual tokens whose gate is saturated at the last step [L]; None likewise"""
 
     @property
     def parameters(self) -> int:
@@ -203,7 +205,7 @@ def measured_of(folder: Path, method: str, rate: float) -> tuple[Measured, RunIn
         AptError: if it cannot be read.
     """
     info = read_run_info(folder)
-    gates = _gates(folder) if method == APT else (None, None)
+    gates = _gates(folder) if METHODS[method].has_token_gates else {}
     trained = {part: count for part, count in info.num_parameters.items() if part != "frozen"}
     measured = Measured(
         method=method,
@@ -217,8 +219,7 @@ def measured_of(folder: Path, method: str, rate: float) -> tuple[Measured, RunIn
         validation=_metric(info, "validation"),
         test=_metric(info, "test"),
         tested="test" in info.metrics,
-        gate_mass=gates[0],
-        gate_spread=gates[1],
+        **gates,
     )
     return measured, info
 
@@ -228,16 +229,22 @@ def _metric(info: RunInfo, split: str) -> float | None:
     return round(value, DIGITS) if value is not None and np.isfinite(value) else None
 
 
-def _gates(folder: Path) -> tuple[list[float] | None, list[float] | None]:
-    """Gate mass and spread of each layer; None where the training diverged."""
+def _gates(folder: Path) -> dict[str, list[float] | None]:
+    """What ``Measured`` keeps of them; nothing where the training diverged."""
+    log = GateLog(folder / GATES_FOLDER)
     try:
-        mass = settled_mass(GateLog(folder / GATES_FOLDER))
+        mass = settled_mass(log)
     except AptValueError:
-        return None, None
+        return {}
     rows = read_json_lines(folder / PREDICTIONS_FILE)
     spread = np.std([row["layer_gates"] for row in rows], axis=0)  # [L]
-    finite = bool(np.isfinite(spread).all())
-    return _rounded(mass), _rounded(spread) if finite else None
+    last = log.at(int(log.steps[-1])).token_gate  # [L, P]
+    saturated = is_saturated(last).sum(axis=1) / np.maximum(1, log.prefix_lengths)
+    return {
+        "gate_mass": _rounded(mass),
+        "gate_spread": _rounded(spread) if np.isfinite(spread).all() else None,
+        "gate_saturation": _rounded(saturated),
+    }
 
 
 def _rounded(values: np.ndarray) -> list[float]:

@@ -22,7 +22,7 @@ from apt_core.jobs.local import LocalJobs
 from apt_core.jobs.places import JOBS_FOLDER, Executor, place
 from apt_core.run_format import RUN_FILE, RunInfo, read_run_info, status_of
 from benchmarks.paper_methods import METHODS
-from benchmarks.paper_plan import Request, Training, chosen_rates, counts, open_trainings
+from benchmarks.paper_plan import Request, Training, chosen_rates, counts, gate_rate, open_trainings
 from benchmarks.paper_results import Grid, Results, measured_of
 from benchmarks.paper_settings import place_words, words_of
 
@@ -211,7 +211,8 @@ class _Driver:
         lengths = ("--num-virtual-tokens", str(training.setting.num_virtual_tokens))
         if training.lengths is not None:
             lengths = ("--prefix-lengths", ",".join(map(str, training.lengths)))
-        return [*words, *lengths, *method.words, "--no-measure"], self._jobs.prefixes
+        gates = ("--gate-lr", repr(rate)) if (rate := gate_rate(training)) is not None else ()
+        return [*words, *lengths, *method.words, *gates, "--no-measure"], self._jobs.prefixes
 
     def _clean(self, training: Training) -> None:
         """Removes runs of all weights that are needed no more: each is as large as the backbone."""
@@ -246,8 +247,9 @@ def _is_done(folder: Path, training: Training) -> bool:
 def _is_of(info: RunInfo, training: Training) -> bool:
     """Whether a run is what was asked for: a job that was retried by hand may be another."""
     setting = training.setting
-    wanted = (training.seed, training.learning_rate, setting.epochs, setting.batch_size)
-    made = (info.seed, *(info.training.get(name) for name in ("learning_rate", "epochs", "batch_size")))
+    wanted = (training.seed, training.learning_rate, gate_rate(training), setting.epochs, setting.batch_size)
+    names = ("learning_rate", "gate_learning_rate", "epochs", "batch_size")
+    made = (info.seed, *(info.training.get(name) for name in names))
     lengths = training.lengths or (setting.num_virtual_tokens,) * info.num_layers
     if METHODS[training.method].all_weights:
         lengths = (0,) * info.num_layers

@@ -52,6 +52,17 @@ class Profile(NamedTuple):
     """per seed: mean layer, counted from 1, weighted with the shares"""
 
 
+class GateFacts(NamedTuple):
+    """How the gates of a method ended, over its seeds; each a mean over the layers."""
+
+    saturated: Estimate
+    """part of the token gates, 0 to 1"""
+    spread: Estimate
+    """standard deviation of a layer's mean alpha over the validation examples"""
+    share_deviation: float | None
+    """standard deviation over seeds of a layer's share in all gates, as part of an equal share; None: one seed"""
+
+
 def compare(table: Table) -> list[Comparison]:
     """APT against each other method, and PT-2* against PT-2, as far as both were measured with a seed."""
     pairs = [(APT, method) for method in METHODS if method != APT] + [(STAR, PT2)]
@@ -98,16 +109,39 @@ def scores(runs: Mapping[int, Measured], split: str) -> Estimate:
 
 def profile(table: Table) -> Profile | None:
     """Of the final runs of APT whose gates are finite; None where there are none."""
-    runs = [run for run in table.final(APT).values() if run.gate_mass and run.gate_spread and sum(run.gate_mass) > 0]
+    runs = _with_gates(table, APT)
     if not runs:
         return None
-    mass = np.array([run.gate_mass for run in runs])  # [seeds, L]
+    mass, shares = _mass_and_shares(runs)
     weight = mass / np.maximum(1, [run.prefix_lengths for run in runs])
-    shares = mass / mass.sum(axis=1, keepdims=True)
     spread = np.array([run.gate_spread for run in runs])
     centres = shares @ np.arange(1, mass.shape[1] + 1)
     columns = [[estimate(column.tolist()) for column in array.T] for array in (weight, shares, spread)]
     return Profile(*columns, centres.tolist())
+
+
+def gate_facts(table: Table, method: str) -> GateFacts | None:
+    """Of the final runs of a method whose gates are finite; None where there are none."""
+    runs = _with_gates(table, method)
+    if not runs or any(run.gate_saturation is None for run in runs):
+        return None
+    _, shares = _mass_and_shares(runs)
+    deviation = float(shares.std(axis=0, ddof=1).mean() * shares.shape[1]) if len(runs) > 1 else None
+    saturated, spread = (
+        estimate(np.mean(values, axis=1).tolist())
+        for values in ([run.gate_saturation for run in runs], [run.gate_spread for run in runs])
+    )
+    return GateFacts(saturated, spread, deviation)
+
+
+def _with_gates(table: Table, method: str) -> list[Measured]:
+    return [run for run in table.final(method).values() if run.gate_mass and run.gate_spread and sum(run.gate_mass) > 0]
+
+
+def _mass_and_shares(runs: Sequence[Measured]) -> tuple[np.ndarray, np.ndarray]:
+    """Gate mass, and of each layer its part of the sum: [seeds, L] each."""
+    mass = np.array([run.gate_mass for run in runs])
+    return mass, mass / mass.sum(axis=1, keepdims=True)
 
 
 def lower_centre(lower: Profile, higher: Profile) -> Difference | None:

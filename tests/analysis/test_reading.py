@@ -63,6 +63,27 @@ def test_lower_half_is_named_where_it_is_the_heavier_one():
     assert texts(sample(gate, [[9.0, 1.0, 0.1]] * 40, (4, 2, 4)))[0].startswith("Lower layer 1 carries 87%")
 
 
+def test_saturated_gates_are_counted_with_the_step_by_which_half_of_them_were():
+    gate, scale = constant()
+    gate = gate.copy()
+    gate[9:, 0, 0] = 0.01  # from step 10 on
+    gate[29:, 1, 1] = 0.99
+    gate[19:, 2, 3] = 0.0
+    gate[5:30, 2, 0] = 0.005  # not at the end
+    found = [text for text in texts(sample(gate, scale, (4, 2, 4))) if "saturated" in text]
+    assert found == [
+        "3 of 10 token gates are saturated, under 0.02 or over 0.98, half of them since step 20: hardly anything moves "
+        "them any more. With a smaller --gate-lr fewer would be."
+    ]
+    gate[:, 0, 0] = gate[:, 2, 3] = 0.5
+    assert any("1 of 10 token gates is saturated, under 0.02 or over 0.98 since step 30:" in text
+               for text in texts(sample(gate, scale, (4, 2, 4))))  # fmt: skip
+
+
+def test_gates_of_a_run_without_them_are_not_called_saturated():
+    assert not any("saturated" in text for text in texts(sample(np.ones((40, 2, 2)), np.ones((40, 2)), (2, 2))))
+
+
 def test_layers_that_have_not_settled_are_listed():
     gate, scale = constant()
     scale = scale.copy()

@@ -92,6 +92,7 @@ def make_measured(
         "tested": training.test,
         "gate_mass": [1.0, 2.0, 3.0 + 0.5 * training.seed] if gates else None,
         "gate_spread": [0.01, 0.02, 0.03] if gates else None,
+        "gate_saturation": [0.0, 0.5, 1.0] if gates else None,
     }  # fmt: skip
     return Measured(**{**plain, **fields})
 

@@ -89,6 +89,26 @@ def run_of(folder: Path, setting: Setting, measured: Measured) -> Path:
     return folder / "runs" / setting.slug / training.name
 
 
+def saturated_part(log: GateLog) -> np.ndarray:
+    last = log.at(int(log.steps[-1])).token_gate
+    return ((last < 0.02) | (last > 0.98)).mean(axis=1)
+
+
+def test_variant_with_slow_gates_trains_them_with_a_tenth_of_the_rate(
+    backbone_folder, data_folder, tmp_path, inline, monkeypatch
+):
+    words = words_for(
+        tmp_path, backbone_folder, data_folder, methods="apt-slow-gates", seeds="1", **{"learning-rates": "0.03"}
+    )
+    assert call(monkeypatch, inline, words) == 0
+    [table] = Results(tmp_path / "paper.json").tables
+    [measured] = table.trainings
+    info = read_run_info(run_of(tmp_path, table.setting, measured))
+    assert [info.training[name] for name in ("learning_rate", "gate_learning_rate")] == [0.03, 0.003]
+    assert measured.tested
+    assert "| APT, slow gates |" in (tmp_path / "paper.md").read_text(encoding="utf-8")
+
+
 def test_experiment_keeps_what_its_runs_came_to(done):
     [table] = Results(done / "paper.json").tables
     assert (table.setting.shots, table.setting.batch_size, table.setting.epochs) == (16, 4, 2)
@@ -111,6 +131,7 @@ def test_experiment_keeps_what_its_runs_came_to(done):
             rows = [json.loads(line)["layer_gates"] for line in (run / "predictions.jsonl").read_text().splitlines()]
             assert each.gate_spread == pytest.approx(np.std(rows, axis=0), abs=1e-6)
             assert each.gate_spread[0] < 1e-6  # the first position of every text is the same token
+            assert each.gate_saturation == pytest.approx(saturated_part(GateLog(run / "gates")), abs=1e-6)
             assert each.gate_mass == pytest.approx(settled_mass(GateLog(run / "gates")), abs=1e-6)
 
 

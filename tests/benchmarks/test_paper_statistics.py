@@ -11,7 +11,15 @@ from benchmarks.paper_methods import METHODS, rates_of
 from benchmarks.paper_page import page
 from benchmarks.paper_plan import Training
 from benchmarks.paper_results import Grid, Results, Table
-from benchmarks.paper_statistics import Comparison, compare, compare_over_tables, lower_centre, profile, with_holm
+from benchmarks.paper_statistics import (
+    Comparison,
+    compare,
+    compare_over_tables,
+    gate_facts,
+    lower_centre,
+    profile,
+    with_holm,
+)
 from tests.benchmarks.conftest import make_info, make_measured, make_setting
 
 SEEDS = range(1, 6)
@@ -110,6 +118,22 @@ def test_profile_is_mass_per_token_and_share_with_intervals_over_seeds():
     assert found.centres == pytest.approx(shares @ [1, 2, 3])
 
 
+def test_how_gates_ended_is_a_mean_over_layers_and_its_scatter_over_seeds():
+    table = table_of({"apt": 0.6, "pt2": 0.6}, mass=[1.0, 2.0, 5.0])
+    for each in table.trainings:
+        if each.gate_mass:
+            each.gate_saturation = [0.0, 0.1 * each.seed, 0.2 * each.seed]
+    found = gate_facts(table, "apt")
+    assert found.saturated.mean == pytest.approx(0.1 * 3)  # seeds 1 to 5
+    assert found.spread.mean == pytest.approx(0.02)
+    mass = np.array([[value + 0.1 * seed for value in (1.0, 2.0, 5.0)] for seed in SEEDS])
+    shares = mass / mass.sum(axis=1, keepdims=True)
+    assert found.share_deviation == pytest.approx(np.std(shares * 3, axis=0, ddof=1).mean())
+    assert gate_facts(table, "pt2") is None
+    text = page([table], "paper.json")
+    assert f"| APT | 0.300 ± 0.196 | 0.0200 | {found.share_deviation:.3f} |" in text
+
+
 def test_centres_of_two_tasks_are_compared_as_independent():
     low = profile(table_of({"apt": 0.6}, mass=[5.0, 2.0, 1.0]))
     high = profile(table_of({"apt": 0.6}, mass=[1.0, 2.0, 5.0]))
@@ -181,7 +205,8 @@ def test_few_shot_tables_are_told_and_do_not_decide():
 def test_page_has_every_number_of_the_tables_and_none_of_its_own():
     table = table_of({**ALL_EQUAL, "apt": 0.65}, mass=[1.0, 2.0, 5.0])
     text = page([table], "paper.json")
-    rows = {line.split("|")[1].strip(): line for line in text.splitlines() if line.startswith("| ")}
+    by_seed = text.partition("How gates ended")[0]
+    rows = {line.split("|")[1].strip(): line for line in by_seed.splitlines() if line.startswith("| ")}
     assert set(rows) >= {method.title.replace("*", "\\*") for method in METHODS.values()}
     [against] = [each for each in compare(table) if (each.method, each.other) == ("apt", "pt2")]
     assert f"{100 * against.difference.mean:+.2f} ± {100 * against.difference.half:.2f}" in rows["PT-2"]
