@@ -95,7 +95,10 @@ class LayerPrefix(nn.Module):
 
     def forward(self, hidden_states: Tensor, mask: Mask = None) -> GatedPrefix:
         """Hidden states entering the layer [B, T, d], and its attention mask, to gated keys and values."""
-        with torch.autocast(hidden_states.device.type, enabled=False):  # gates are recorded: no rounding to bfloat16
+        device = hidden_states.device.type
+        if not torch.is_autocast_enabled(device):
+            return self._gated(hidden_states, mask)
+        with torch.autocast(device, enabled=False):  # gates are recorded: no rounding to bfloat16
             return self._gated(hidden_states, mask)
 
     def _gated(self, hidden_states: Tensor, mask: Mask) -> GatedPrefix:

@@ -210,8 +210,9 @@ class _Fused(torch.autograd.Function):
 def _weights(parts: _Parts) -> Tensor:
     """The softmax over prefix, main keys and sinks, written out: [B, heads, Q, P + K] and a column of sinks."""
     query, key, _, mask, prefix, scores = parts
-    main = query @ _per_query_head(key, query).transpose(-1, -2) * scores.scaling
-    front = query @ prefix.key.transpose(-1, -2) * scores.scaling
+    scaled = query * scores.scaling
+    main = scaled @ _per_query_head(key, query).transpose(-1, -2)
+    front = scaled @ prefix.key.transpose(-1, -2)
     if prefix.query_gate is not None:
         front = front * prefix.query_gate[:, None]
     if scores.softcap is not None:
@@ -221,7 +222,7 @@ def _weights(parts: _Parts) -> Tensor:
     columns = [_seen(front, prefix.visible), main]
     if scores.sinks is not None:
         columns.append(scores.sinks.view(1, main.shape[1], -1, 1).expand(*main.shape[:3], 1).to(main.dtype))
-    return torch.softmax(torch.cat(columns, dim=-1).float(), dim=-1).to(query.dtype)
+    return torch.softmax(torch.cat(columns, dim=-1), dim=-1, dtype=torch.float32).to(query.dtype)
 
 
 def _explicit(module: Any, parts: _Parts) -> tuple[Tensor, Tensor]:
@@ -230,7 +231,9 @@ def _explicit(module: Any, parts: _Parts) -> tuple[Tensor, Tensor]:
     For dropout, softcap, sinks, a trained bias, devices without the fused kernel, and decoding.
     """
     prefix, value = parts.prefix, _per_query_head(parts.value, parts.query)
-    weights = F.dropout(_weights(parts), parts.scores.dropout, training=module.training)
+    weights = _weights(parts)
+    if parts.scores.dropout and module.training:
+        weights = F.dropout(weights, parts.scores.dropout)
     length = prefix.key.shape[2]
     on_prefix, on_main = weights[..., :length], weights[..., length : length + value.shape[2]]
     if prefix.query_gate is not None:
