@@ -6,7 +6,7 @@ import re
 
 from apt_core.config import TrainSettings
 from apt_core.tasks import TASKS
-from docs import write_api
+from docs import write_api, write_recorded
 from docs.write_structure import PAGE, structure
 
 
@@ -18,6 +18,12 @@ def test_structure_is_what_the_files_say():
 def test_python_api_is_what_the_docstrings_say():
     """If this fails: ``python -m docs.write_api``."""
     assert write_api.PAGE.read_text(encoding="utf-8") == write_api.api()
+
+
+def test_tables_of_recorded_runs_are_what_the_runs_say():
+    """If this fails: ``python -m docs.write_recorded``."""
+    for page, text in write_recorded.pages().items():
+        assert page.read_text(encoding="utf-8") == text
 
 
 def test_every_page_is_in_the_table_of_contents():

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
@@ -13,8 +11,7 @@ from sklearn.preprocessing import StandardScaler
 
 from analysis import error_prediction
 from analysis.error_prediction import Prediction, answer_features, comparison, predict_errors, verdict
-from analysis.examples import Examples, read_examples
-from apt_core.run_format import read_run_info
+from analysis.examples import Examples
 
 
 def draw(seed: int, examples: int, effect: float, share: float = 0.4) -> tuple[np.ndarray, np.ndarray]:
@@ -104,22 +101,6 @@ def test_what_is_known_without_gates_is_put_beside_it():
     assert "no more than that" in comparison(gates, same, "class")
     assert "no more than that" not in comparison(gates, worse, "class")
     assert comparison("no", worse, "tags") == ""
-
-
-@pytest.mark.parametrize(
-    ("name", "word", "auc", "answer"),
-    [
-        ("copa-apt", "not at all", 0.53, 0.53),
-        ("pydoc-topic-apt", "not at all", 0.56, 0.52),
-        ("wnut17-apt", "weakly", 0.68, 0.58),
-    ],
-)
-def test_recorded_runs_have_the_numbers_of_the_docs(name, word, auc, answer):
-    folder = Path(__file__).parents[2] / "sample_runs" / name
-    examples = read_examples(folder, read_run_info(folder))
-    gates = predict_errors(examples.gates, examples.error)
-    assert f"{word} (ROC AUC {auc:.2f}" in verdict(gates)
-    assert predict_errors(answer_features(examples), examples.error).auc == pytest.approx(answer, abs=0.006)
 
 
 def examples_of(kind: str, predicted: list) -> Examples:
