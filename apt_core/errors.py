@@ -4,7 +4,8 @@ from __future__ import annotations
 
 
 class AptError(Exception):
-    """Base of every error raised on purpose; the command line prints it as one line and exits with 2."""
+    """Base of every error raised on purpose; the command line prints it as one line and exits with 2, or with
+    1 where disk or memory is the reason."""
 
 
 class AptValueError(AptError, ValueError):

@@ -93,8 +93,11 @@ def _range(values: Collection[float]) -> str:
 
 def _goals(speed: dict[str, Any], measured: dict[str, Any]) -> list[str]:
     rows = [[goal.name, goal.reached, HELD[goal.held]] for goal in goals(speed, measured)]
-    note = "Undecided: the 95 % intervals of what was measured contain both.\n"
-    return ["## Goals\n", _table(["goal", "reached", "held"], rows), note] if rows else []
+    undecided = any(row[-1] == HELD[None] for row in rows)
+    note = (
+        ["Undecided: a 95 % interval holds values that reach the goal and values that do not.\n"] if undecided else []
+    )
+    return ["## Goals\n", _table(["goal", "reached", "held"], rows), *note] if rows else []
 
 
 def _overview(measured: dict[str, Any]) -> str:

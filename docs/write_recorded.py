@@ -19,7 +19,14 @@ ROOT = Path(__file__).parent.parent
 RUNS = ROOT / "sample_runs"
 README, ERRORS = ROOT / "README.md", ROOT / "docs" / "errors.md"
 _RUN_COLUMNS = ("run", "virtual tokens per layer", "metric", "validation", "test", "trained parameters", "training (s)")
-_ERROR_COLUMNS = ("run", "wrong", "ROC AUC of gates (95 %)", "of what is known without gates", "verdict")
+_ERROR_COLUMNS = (
+    "run",
+    "a layer's gate differs by at most",
+    "wrong",
+    "ROC AUC of gates (95 %)",
+    "of what is known without gates",
+    "verdict",
+)
 
 
 def runs_table() -> str:
@@ -45,7 +52,8 @@ def errors_table() -> str:
         answer = predict_errors(answer_features(examples), examples.error)
         wrong = f"{int(np.nansum(examples.error)):,} of {len(examples.error):,}"
         word = verdict(gates).partition(": ")[2].partition(" (")[0]
-        rows.append([folder.name, wrong, _score(gates), _score(answer), word])
+        differs = f"{np.nanmax(np.ptp(examples.gates, axis=0)):.4f}"
+        rows.append([folder.name, differs, wrong, _score(gates), _score(answer), word])
     return table(_ERROR_COLUMNS, rows)
 
 

@@ -148,7 +148,7 @@ def test_python_of_the_readme_trains_and_saves(world, monkeypatch):
     rows = {"input_ids": [[2, 5, 6, 3]] * 8, "attention_mask": [[1] * 4] * 8, "labels": [0, 1] * 4}
     with contextlib.redirect_stdout(None):
         exec(code, {"name": str(world / "backbone"), "data": datasets.Dataset.from_dict(rows)})
-    assert (world / "adapter" / "adapter_model.safetensors").exists()
+    assert (world / "runs" / "mine" / "adapter" / "adapter_model.safetensors").exists()
     assert (world / "runs" / "mine" / "run.json").exists()
 
 
