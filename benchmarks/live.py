@@ -31,8 +31,6 @@ from benchmarks.running_app import CHROMIUM, FLAGS, running_app
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "live.json"
-SHAPE = (24, 64)
-STEPS_PER_SECOND = 200
 PATIENCE_MS = 60_000
 WRITER = """
 import sys, time

@@ -25,7 +25,7 @@ from benchmarks.paper_page import page
 from benchmarks.paper_plan import Request, check_request, counts
 from benchmarks.paper_results import Grid, Results
 from benchmarks.paper_runs import Where, do_all, places
-from benchmarks.paper_settings import Options, Setting, Sizes, make_setting
+from benchmarks.paper_settings import Options, Setting, Sizes, check_epochs, make_setting
 from benchmarks.results_file import alone
 
 ROOT = Path(__file__).parent.parent
@@ -57,8 +57,9 @@ def paper(
     ] = "full,16,32",
     seeds: Annotated[int, typer.Option(min=1, help="seeds 1 to N")] = 5,
     grid_seeds: Annotated[
-        int, typer.Option(min=1, help="of these, the first so many choose the learning rate on validation")
-    ] = 1,
+        int | None,
+        typer.Option(min=1, help="of these, the first so many choose the learning rate on validation [default: 3]"),
+    ] = None,
     learning_rates: Annotated[
         str, typer.Option(help="the grid, the same for every method; fine-tuning takes a hundredth of each")
     ] = "3e-3,1e-2,3e-2",
@@ -91,6 +92,8 @@ def paper(
     if results is None:
         results = RESULTS if max_steps is None else where.runs / REHEARSAL
     results = results.resolve()
+    if max_steps is not None and results == RESULTS:
+        raise bad_value("results", str(results), "another file with --max-steps: a rehearsal is no result")
     page_path = PAGE if results == RESULTS else results.with_suffix(".md")
     options = Options(max_length, num_virtual_tokens, max_steps, _epochs(epochs), data_dir)
     sizes: dict[Setting, Sizes] = {}
@@ -99,6 +102,8 @@ def paper(
             for task in _names("tasks", tasks):
                 setting, found = make_setting(canonical_name(name), task, _shots(size), options)
                 sizes[setting] = found
+    check_epochs(sizes, options.epochs)
+    grid_seeds = grid_seeds or min(3, seeds)
     rates = tuple(_number("learning-rates", rate, float) for rate in _names("learning-rates", learning_rates))
     request = Request(tuple(sizes), tuple(_names("methods", methods)), seeds, grid_seeds, rates)
     check_request(request)
@@ -159,6 +164,7 @@ def _epochs(text: str) -> dict[str, int]:
     chosen = {}
     for pair in filter(None, (pair.strip() for pair in text.split(","))):
         task, _, number = pair.partition("=")
+        task = task.removesuffix("/full")
         chosen[task] = _number("epochs", number, int)
         if chosen[task] < 1:
             raise bad_value("epochs", pair, "TASK=N or TASK/SHOTS=N with N from 1")

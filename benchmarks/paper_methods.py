@@ -91,7 +91,8 @@ def plus_lengths(parameters: Mapping[str, int], token_sizes: Sequence[int]) -> t
     """
     wanted = sum(parameters.get(part, 0) for part in ("prefix", "token_gate", "layer_scale"))
     layers = len(token_sizes)
-    middle = round(wanted / np.mean(token_sizes))
-    totals = range(max(1, middle - layers), min(middle + layers, layers * MAX_TOKENS_PER_LAYER) + 1)
+    most = layers * MAX_TOKENS_PER_LAYER
+    middle = min(most, round(wanted / np.mean(token_sizes)))
+    totals = range(max(1, middle - layers), min(middle + layers, most) + 1)
     candidates = [share(np.ones(layers), total) for total in totals]
     return tuple(min(candidates, key=lambda lengths: abs(int(lengths @ np.asarray(token_sizes)) - wanted)).tolist())

@@ -19,20 +19,22 @@ from benchmarks.paper_published import published_for
 from benchmarks.paper_results import Table
 from benchmarks.paper_statistics import Comparison, compare, gate_facts, profile, scores
 
-_COLUMNS = ("method", "learning rate", "of", "seeds", "tokens", "parameters", "validation", "test",
+_COLUMNS = ("method", "learning rate", "rates tried (seeds)", "seeds", "tokens", "parameters", "validation", "test",
             "APT minus it, test", "p", "corrected", "minutes")  # fmt: skip
 TITLE = "# The claims of Adaptive Prefix Tuning, measured again"
 _HOW = (
     "Zhang et al., *Towards Adaptive Prefix Tuning for Parameter-Efficient Language Model Fine-tuning*, ACL 2023 "
     "([arXiv 2305.15212](https://arxiv.org/abs/2305.15212)). Every method is trained with the same learning rates on "
-    "the first seeds (*of*: these rates and seeds); the rate that is best on validation is chosen, the other seeds are "
-    "trained with it, and test is measured with it only, once per run. Fine-tuning takes each rate times "
-    f"{FINE_TUNING_FACTOR}. The checkpoint of a run is its best one on validation, so validation flatters; few-shot "
-    "trainings choose on the whole validation "
+    "the first seeds (*rates tried*, and the number of these seeds); the rate that is best on validation is chosen, "
+    "the other seeds are trained with it, and test is measured with it only, once per run. Fine-tuning takes each rate "
+    f"times {FINE_TUNING_FACTOR}. A rate marked \\* is at an end of its grid: one beyond it may be better. Intervals "
+    "and p take the chosen rates as given, which with few seeds to choose by is a chance of its own. The checkpoint of "
+    "a run is its best one on validation, so validation flatters; few-shot trainings choose on the whole validation "
     f"split, which flatters all of them. Means over seeds with {100 * CONFIDENCE:.0f} % intervals (Student's t). *APT "
-    "minus it* is paired by seed, p from a paired t test, *corrected* by Holm for all comparisons of the table; only "
-    "what is corrected decides. Differences are turned so that above 0 is better for the first, also where a lower "
-    "metric is. Minutes are of a training on a machine that may have done other things meanwhile."
+    "minus it* is paired by seed, p from a paired t test, *corrected* by Holm for all comparisons of the table, or, of "
+    "means over tasks, for all that the claims name; only what is corrected decides. Differences are turned so that "
+    "above 0 is better for the first, also where a lower metric is. Minutes are of a training on a machine that may "
+    "have done other things meanwhile."
 )
 
 
@@ -82,8 +84,8 @@ def _table(table: Table) -> list[str]:
         rows.append(
             [
                 plain(about.title),
-                f"{table.chosen[method]:g}",
-                f"{' '.join(f'{rate:g}' for rate in tried)}, {table.grids[method].seeds}",
+                f"{table.chosen[method]:g}" + ("\\*" if table.chosen[method] in (tried[0], tried[-1]) else ""),
+                f"{' '.join(f'{rate:g}' for rate in tried)} ({table.grids[method].seeds})",
                 str(len(runs)),
                 f"{np.mean([sum(run.prefix_lengths) for run in runs.values()]):.0f}",
                 f"{np.mean([run.parameters for run in runs.values()]):,.0f}",
@@ -147,10 +149,11 @@ def _gates(table: Table) -> list[str]:
         return []
     return [
         "",
-        f"How gates ended. Saturated: under {SATURATED} or over {1 - SATURATED}, where they hardly learn any more. "
-        "Deviation between seeds: of a layer's share in all gates, as part of an equal share.",
+        f"How gates ended. Saturated: their mean over the last batch is under {SATURATED} or over {1 - SATURATED}, "
+        "where they hardly learn any more. Spread: of the best checkpoint, over validation examples. Deviation between "
+        "seeds: of a layer's share in all gates, as part of an equal share.",
         "",
-        markdown_table(("method", "saturated", "spread over validation examples", "deviation between seeds"), rows),
+        markdown_table(("method", "saturated", "spread", "deviation between seeds"), rows),
     ]
 
 

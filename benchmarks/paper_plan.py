@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from apt_core.errors import bad_value
-from benchmarks.paper_methods import APT, METHODS, plus_lengths, rates_of, star_lengths
+from benchmarks.paper_methods import APT, METHODS, plus_lengths, rates_of
 from benchmarks.paper_results import Measured, Results, Table
 from benchmarks.paper_settings import Setting
 
@@ -196,6 +196,4 @@ def _lengths(request: Request, table: Table | None, method: str, seed: int) -> t
     source: Measured | None = table.find(APT, rate, seed) if rate is not None else None
     if source is None:
         raise LookupError(method)
-    if source.gate_mass is None:  # it diverged: its gates say nothing
-        return tuple(source.prefix_lengths)
-    return star_lengths(source.gate_mass, sum(source.prefix_lengths))
+    return tuple(source.star())

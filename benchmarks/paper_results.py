@@ -19,7 +19,7 @@ from apt_core.json_files import read_model
 from apt_core.metric_names import lower_is_better
 from apt_core.run_format import GATES_FOLDER, PREDICTIONS_FILE, RunInfo, read_json_lines, read_run_info
 from apt_core.settled import is_saturated, settled_mass
-from benchmarks.paper_methods import METHODS
+from benchmarks.paper_methods import APT, METHODS, star_lengths
 from benchmarks.paper_settings import Setting
 
 VERSION = 1
@@ -61,6 +61,12 @@ class Measured(BaseModel):
         """All that were trained."""
         return sum(self.num_parameters.values())
 
+    def star(self) -> list[int]:
+        """Of APT: the lengths that PT-2* has with this run's gates [L]; the same as here if it diverged."""
+        if self.gate_mass is None:
+            return self.prefix_lengths
+        return list(star_lengths(self.gate_mass, sum(self.prefix_lengths)))
+
 
 class Grid(NamedTuple):
     """What a learning rate was chosen from."""
@@ -100,10 +106,18 @@ class Table(BaseModel):
         return None
 
     def final(self, method: str) -> dict[int, Measured]:
-        """Seed to training, of those with the chosen learning rate that were measured on test."""
+        """Seed to training, of those with the chosen learning rate that were measured on test.
+
+        Of PT-2* only those with the lengths of APT's final run of their seed: APT may have been measured anew since.
+        """
         rate = self.chosen.get(method)
-        found = [each for each in self.trainings if (each.method, each.learning_rate) == (method, rate)]
-        return {each.seed: each for each in sorted(found, key=lambda each: each.seed) if each.tested}
+        found = [each for each in self.trainings if (each.method, each.learning_rate) == (method, rate) and each.tested]
+        if METHODS[method].lengths == "gates":
+            sources = self.final(APT)
+            found = [
+                each for each in found if each.seed in sources and each.prefix_lengths == sources[each.seed].star()
+            ]
+        return {each.seed: each for each in sorted(found, key=lambda each: each.seed)}
 
 
 class _File(BaseModel):

@@ -133,6 +133,11 @@ class _Driver:
         trainings = open_trainings(self._request, self._results)
         for training in trainings:
             self._advance(training)
+        wanted = {str(self._folder(training)) for training in trainings}
+        for folder in self._mine.keys() - wanted:  # as lengths from gates that were measured anew meanwhile
+            jobs, job = self._mine[folder]
+            if self._state(jobs, job) not in WAITING:
+                del self._mine[folder]
         if self._failures and not self._mine:
             raise RuntimeError(self._failures[0])
         return bool(trainings)
@@ -143,7 +148,7 @@ class _Driver:
             jobs.cancel(job.id)
 
     def _advance(self, training: Training) -> None:
-        folder = self._where.runs / training.setting.slug / training.name
+        folder = self._folder(training)
         if str(folder) in self._adopted:
             self._mine[str(folder)] = self._adopted.pop(str(folder))
         if str(folder) in self._mine:
@@ -168,6 +173,9 @@ class _Driver:
             if found is not None:
                 words, jobs = found
                 self._mine[str(folder)] = jobs, jobs.submit(words, folder)
+
+    def _folder(self, training: Training) -> Path:
+        return self._where.runs / training.setting.slug / training.name
 
     def _state(self, jobs: Jobs, job: Job) -> JobState:
         """How a job stands; as before where nobody answers for a while.
@@ -248,7 +256,8 @@ def _is_of(info: RunInfo, training: Training) -> bool:
     """Whether a run is what was asked for: a job that was retried by hand may be another."""
     setting = training.setting
     wanted = (training.seed, training.learning_rate, gate_rate(training), setting.epochs, setting.batch_size)
-    names = ("learning_rate", "gate_learning_rate", "epochs", "batch_size")
+    wanted += (setting.max_length, setting.per_class)
+    names = ("learning_rate", "gate_learning_rate", "epochs", "batch_size", "max_length", "shots")
     made = (info.seed, *(info.training.get(name) for name in names))
     lengths = training.lengths or (setting.num_virtual_tokens,) * info.num_layers
     if METHODS[training.method].all_weights:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+import zlib
+from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import NamedTuple
 
@@ -56,6 +57,7 @@ class Setting(BaseModel):
         """A folder name that no other setting has."""
         parts = [self.model, self.task, self.size, f"e{self.epochs}", f"b{self.batch_size}", f"l{self.max_length}"]
         parts += [f"t{self.num_virtual_tokens}", *([f"m{self.max_steps}"] if self.max_steps else [])]
+        parts.append(f"{zlib.crc32(f'{self.model} {self.task}'.encode()):08x}")  # what the next line makes alike
         return "-".join(re.sub(r"[^\w.]+", "_", part).strip("_.") for part in parts)
 
 
@@ -124,6 +126,22 @@ def make_setting(model: str, task: str, shots: int | None, options: Options) -> 
     return setting, Sizes(train, len(data.splits["validation"]), len(data.splits["test"]))
 
 
+def check_epochs(settings: Iterable[Setting], epochs: Mapping[str, int]) -> None:
+    """Refuses a number of epochs for what is not trained.
+
+    Raises:
+        AptValueError: naming it.
+    """
+    names = list(dict.fromkeys(_epochs_name(setting.task, setting.shots) for setting in settings))
+    for name, number in epochs.items():
+        if name not in names:
+            raise bad_value("epochs", f"{name}={number}", f"a number for {', '.join(names)}")
+
+
+def _epochs_name(task: str, shots: int | None) -> str:
+    return task if shots is None else f"{task}/{shots}"
+
+
 def words_of(setting: Setting, data_dir: str | None) -> list[str]:
     """Options of ``train`` that all methods of a table share."""
     words = ["--model", setting.model, *task_words(setting.task, data_dir)]
@@ -156,7 +174,7 @@ def _checked(task: str, data_dir: str | None) -> TaskData:
 
 
 def _epochs(task: str, shots: int | None, options: Options, default: int, train: int, batch_size: int) -> int:
-    chosen = options.epochs.get(task if shots is None else f"{task}/{shots}")
+    chosen = options.epochs.get(_epochs_name(task, shots))
     if chosen is not None:
         return chosen
     return default if shots is None else max(default, math.ceil(FEW_STEPS / math.ceil(train / batch_size)))

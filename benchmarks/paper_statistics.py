@@ -10,12 +10,14 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import ttest_1samp
+from scipy.stats import t, ttest_1samp
 
-from apt_core.estimates import Difference, Estimate, estimate, paired, welch
+from apt_core.estimates import Difference, Estimate, estimate, paired, reach
 from benchmarks.paper_methods import APT, METHODS, PT2, STAR
 from benchmarks.paper_results import Measured, Table
 
+ROUNDING = 1e-12
+"""values that differ by less do not scatter"""
 LEVEL = 0.05
 """probability of a false finding that is accepted"""
 
@@ -71,24 +73,44 @@ def compare(table: Table) -> list[Comparison]:
 
 
 def compare_over_tables(tables: Sequence[Table], pairs: Sequence[tuple[str, str]]) -> list[Comparison]:
-    """The same for differences that are averaged over several tables, seed by seed, each table with the same weight.
+    """The same for the mean over several tables of their differences, each table with the same weight.
 
-    Of the tables those of ``with_most_seeds``.
+    Of the tables those of ``averaged``. Runs of different tasks are independent, so a table counts with its own scatter
+    and its own number of seeds.
     """
     found = []
     for method, other in pairs:
-        by_table = [_by_seed(table, method, other) for table in with_most_seeds(tables, method, other)]
-        seeds = sorted(set.intersection(*map(set, by_table))) if by_table else []
-        means = [float(np.mean([differences[seed] for differences in by_table])) for seed in seeds]
-        if means:
-            found.append(_tested(method, other, means))
+        by_table = [list(_by_seed(table, method, other).values()) for table in averaged(tables, method, other)]
+        if by_table:
+            found.append(Comparison(method, other, *contrast([(1 / len(by_table), each) for each in by_table])))
     return with_holm(found)
 
 
-def with_most_seeds(tables: Sequence[Table], method: str, other: str) -> list[Table]:
-    """Those in which most seeds of both methods were measured: with the others, only seeds of all would count."""
+def averaged(tables: Sequence[Table], method: str, other: str) -> list[Table]:
+    """Those in which two seeds or more of both methods were measured; where there are none, those with one."""
     counts = [len(_by_seed(table, method, other)) for table in tables]
-    return [table for table, count in zip(tables, counts, strict=True) if count and count == max(counts)]
+    least = min(2, max(counts, default=0))
+    return [table for table, count in zip(tables, counts, strict=True) if count and count >= least]
+
+
+def contrast(groups: Sequence[tuple[float, Sequence[float]]]) -> tuple[Difference, float | None]:
+    """A weighted sum of the means of independent groups, its interval, and the p value of its being 0.
+
+    Degrees of freedom as of Welch and Satterthwaite: (sum v)^2 / sum(v^2 / (n - 1)), v a group's w^2 s^2 / n.
+
+    Args:
+        groups: weight w and values of each.
+    """
+    sides = [(weight, np.asarray(values, dtype=np.float64)) for weight, values in groups]
+    mean = float(sum(weight * values.mean() for weight, values in sides))
+    count = min(values.size for _, values in sides)
+    scatter = any(np.ptp(values) > ROUNDING * max(1.0, np.abs(values).max()) for _, values in sides)
+    if count < 2 or not scatter:
+        return Difference(mean, None, count), None
+    parts = np.array([weight**2 * values.var(ddof=1) / values.size for weight, values in sides])
+    freedom = parts.sum() ** 2 / (parts**2 / [values.size - 1 for _, values in sides]).sum()
+    error = float(np.sqrt(parts.sum()))
+    return Difference(mean, reach(freedom) * error, count), float(2 * t.sf(abs(mean) / error, freedom))
 
 
 def with_holm(comparisons: Sequence[Comparison]) -> list[Comparison]:
@@ -144,9 +166,10 @@ def _mass_and_shares(runs: Sequence[Measured]) -> tuple[np.ndarray, np.ndarray]:
     return mass, mass / mass.sum(axis=1, keepdims=True)
 
 
-def lower_centre(lower: Profile, higher: Profile) -> Difference | None:
-    """Mean layer of one task's gates minus that of another's; their seeds have nothing in common (Welch)."""
-    return welch(lower.centres, higher.centres)
+def lower_centre(lower: Sequence[Profile], higher: Sequence[Profile]) -> tuple[Difference, float | None]:
+    """Mean layer of some tasks' gates minus that of others', each task of a side with the same weight, and p."""
+    sides = ((1 / len(lower), lower), (-1 / len(higher), higher))
+    return contrast([(weight, each.centres) for weight, profiles in sides for each in profiles])
 
 
 def _comparison(table: Table, method: str, other: str) -> Comparison | None:
@@ -155,6 +178,9 @@ def _comparison(table: Table, method: str, other: str) -> Comparison | None:
 
 
 def _by_seed(table: Table, method: str, other: str) -> dict[int, float]:
+    """Differences on test; none where the two chose their learning rates from different grids, as half-way."""
+    if table.grids.get(method) != table.grids.get(other):
+        return {}
     mine, theirs = table.final(method), table.final(other)
     pairs = {seed: (mine[seed].test, theirs[seed].test) for seed in mine if seed in theirs}
     return {seed: table.sign * (one - two) for seed, (one, two) in pairs.items() if one is not None and two is not None}

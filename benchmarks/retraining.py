@@ -24,7 +24,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from apt_core.errors import bad_value
+from apt_core.config import TrainSettings
+from apt_core.errors import AptValueError, bad_value
 from apt_core.estimates import Estimate, estimate
 from apt_core.files import write_atomic
 from apt_core.gate_log import GateLog
@@ -107,6 +108,7 @@ class Results:
             "metric": info.metric_name,
             "epochs": info.training["epochs"],
             "split_sizes": info.split_sizes,
+            "data_hash": info.data_hash,
         }
         run = {
             "part": part,
@@ -117,11 +119,11 @@ class Results:
             "metrics": {split: round(info.metrics[split][info.metric_name], 4) for split in SPLITS},
         }
         if part == FULL:
-            run["gate_mass"] = [round(mass, 4) for mass in settled_mass(GateLog(folder / GATES_FOLDER)).tolist()]
+            run["gate_mass"] = _gate_mass(folder)
         with self._lock:
             entry = self.tasks.setdefault(chain.task, about | {"runs": []})
             for name, value in about.items():
-                if entry[name] != value:
+                if entry.get(name, value) != value:
                     raise bad_value(f"{folder}: {name}", value, f"{entry[name]}, as the others of {chain.task} have")
             entry["runs"] = [old for old in entry["runs"] if (old["seed"], old["part"]) != (run["seed"], part)] + [run]
             entry["runs"].sort(key=lambda run: (run["seed"], PLACES.index(run["part"])))
@@ -131,10 +133,11 @@ class Results:
 
 
 def run_chain(folder: Path, chain: Chain, results: Results, done: tqdm) -> None:
-    """The full run, and its retrainings."""
-    train = ("train", "--task", chain.task)
-    full = run_once(folder, chain, FULL, train, results)
+    """The full run, and its retrainings, unless it diverged: its gates then give no lengths."""
+    full = run_once(folder, chain, FULL, None, results)
     done.update()
+    if full["gate_mass"] is None:
+        return
     num_layers = len(full["prefix_lengths"])
     for part, divisor in PARTS.items():
         total = sum(full["prefix_lengths"]) // divisor
@@ -144,30 +147,43 @@ def run_chain(folder: Path, chain: Chain, results: Results, done: tqdm) -> None:
             "random": random_lengths(total, num_layers, [chain.seed, total]),
         }
         for arm in ARMS:
-            chosen = ("--prefix-lengths", ",".join(map(str, lengths[arm])))
-            run_once(folder, chain, f"{part}-{arm}", (*train, *chosen), results)
+            run_once(folder, chain, f"{part}-{arm}", [int(length) for length in lengths[arm]], results)
             done.update()
 
 
-def run_once(folder: Path, chain: Chain, part: str, words: Sequence[str], results: Results) -> dict[str, Any]:
-    """Trains and measures test, unless that is in the results; what an interruption left is removed."""
+def run_once(folder: Path, chain: Chain, part: str, lengths: list[int] | None, results: Results) -> dict[str, Any]:
+    """Trains and measures test, unless that is in the results; what an interruption left is removed.
+
+    Args:
+        lengths: virtual tokens of each layer; None: the default. A finished run of others is made again.
+    """
     known = results.find(chain, part)
     if known is not None:
         return known
     out = folder / f"{chain.task}-e{chain.epochs}-s{chain.seed}-{part.replace(' ', '-')}"
     if (out / RUN_FILE).exists():
-        status = status_of(read_run_info(out))
+        info = read_run_info(out)
+        status = status_of(info)
         if status == "running":
             raise bad_value("runs", str(out), "a folder that no other training writes to")
-        if status != "finished":
+        if status != "finished" or lengths not in (None, list(info.prefix_lengths)):
             shutil.rmtree(out)
     data = ("--data-dir", chain.data_dir) if chain.data_dir else ()
     if not (out / RUN_FILE).exists():
         settings = ("--epochs", str(chain.epochs), "--seed", str(chain.seed), "--device", "cpu", "--no-measure")
-        command(*words, *settings, *data, "--out", str(out))
+        chosen = ("--prefix-lengths", ",".join(map(str, lengths))) if lengths is not None else ()
+        command("train", "--task", chain.task, *chosen, *settings, *data, "--out", str(out))
     if "test" not in read_run_info(out).metrics:
         command("evaluate", str(out), "--split", "test", *data)
     return results.add(chain, part, out)
+
+
+def _gate_mass(folder: Path) -> list[float] | None:
+    """Of each layer [L]; None where the training diverged."""
+    try:
+        return [round(mass, 4) for mass in settled_mass(GateLog(folder / GATES_FOLDER)).tolist()]
+    except AptValueError:
+        return None
 
 
 def page(results: dict[str, Any]) -> str:
@@ -269,7 +285,7 @@ def main() -> None:
         Chain(
             task,
             seed,
-            int(epochs.get(task, TASKS[task].training["epochs"])),
+            int(epochs[task] if task in epochs else TrainSettings(**TASKS[task].training).epochs),
             arguments.data_dir if TASKS[task].needs_data else None,
         )
         for task in arguments.tasks.split(",")

@@ -124,6 +124,9 @@ def measure_cell(cell: Cell, entry: dict[str, Any], arguments: argparse.Namespac
     memory = entry.setdefault("memory", {})
     threads = ("--threads", str(arguments.threads))
     timing = ("benchmarks.speed_cell", cell.key, "--seconds", str(arguments.seconds), *threads)
+    known = entry.get("timing", {}).get("threads", arguments.threads)
+    if known != arguments.threads:
+        raise Failed(f"was timed with --threads {known}: give the same, or --again")
     if "timing" not in entry:
         start = time.perf_counter()
         entry["timing"] = child(sys.executable, arguments.threads, *timing)
@@ -195,8 +198,10 @@ def measure_all(
     results = json.loads(arguments.out.read_text()) if arguments.out.exists() else {"cells": {}}
     here, failures = machine(), {}
 
-    def write() -> None:
-        results.setdefault("machines", {})[name] = results["machine"] = here
+    def write(again: bool) -> None:
+        results["machine"] = here
+        machines = results.setdefault("machines", {})
+        machines[name] = here if again else machines.get(name, here)  # that of its times
         results.setdefault("loads", {})[name] = round(os.getloadavg()[0], 1)
         write_json(arguments.out, results)
         if arguments.out == RESULTS:
@@ -207,12 +212,13 @@ def measure_all(
         try:
             if name in CELLS:
                 entry = {} if arguments.again else results["cells"].get(name, {})
+                again = "timing" not in entry
                 for _ in measure_cell(CELLS[name], entry, arguments):
                     results["cells"][name] = entry
-                    write()
+                    write(again)
             elif arguments.again or name not in results:
                 results[name] = beside[name]()
-                write()
+                write(again=True)
         except Failed as problem:
             print(f"{name}: {problem}", file=sys.stderr)
             failures[name] = problem

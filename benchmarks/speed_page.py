@@ -177,7 +177,10 @@ def _startup(found: dict[str, Any]) -> str:
             f"- `{name}`: {_seconds(each['wall_s'])}; processor {each['cpu_s']['median']:.2f}. torch is "
             f"{'' if each['torch'] else 'not '}loaded. Of the imports, by package: {loaded}."
         )
-    lines.append(f"- the app, until it answers (looked at every 0.1 s): {_seconds(found['app_answers_s'])}.\n")
+    lines.append(
+        f"- the app's server, until it listens (looked at every 0.1 s): {_seconds(found['app_listens_s'])}. "
+        "What a page then takes is under *Dashboard*.\n"
+    )
     return "\n".join(lines)
 
 

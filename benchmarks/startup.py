@@ -1,7 +1,8 @@
 """How long starting takes: ``python -m benchmarks.startup``.
 
-The command line until it has printed its help, and the app until it answers. Each start is a new process, with the
-files that Python compiled at the first one, as on a user's machine. Prints JSON.
+The command line until it has printed its help, with the files that Python compiled at the first one, as on a user's
+machine; and the app's server until it listens. Each start is a new process. What a page then takes is measured by
+``benchmarks.dashboard``. Prints JSON.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ def imports(words: tuple[str, ...], variables: dict[str, str]) -> dict[str, Any]
 
 
 def app_start() -> float:
-    """Seconds until the app answers on its port."""
+    """Seconds until the app's server listens. It builds a page only when a browser asks for one."""
     with tempfile.TemporaryDirectory() as runs:
         start = time.perf_counter()
         with running_app(ROOT, [Path(runs)]):
@@ -74,7 +75,7 @@ def app_start() -> float:
 
 
 def measure(repetitions: int) -> dict[str, Any]:
-    """All of it; the first start of each compiles and is not kept."""
+    """All of it; the first start of a command compiles and is not kept."""
     result: dict[str, Any] = {"commands": {}}
     with tempfile.TemporaryDirectory() as folder:
         variables = environment(Path(folder))
@@ -86,7 +87,7 @@ def measure(repetitions: int) -> dict[str, Any]:
                 "cpu_s": seconds(processor),
                 **imports(words, variables),
             }
-    result["app_answers_s"] = seconds([app_start() for _ in range(max(3, repetitions // 4))])
+    result["app_listens_s"] = seconds([app_start() for _ in range(max(3, repetitions // 4))])
     return result
 
 

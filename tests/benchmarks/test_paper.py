@@ -56,7 +56,8 @@ def words_for(folder: Path, backbone: Path, data: Path, **changed: str) -> list[
     """A command line; an option that is changed to nothing is left out."""
     options = {
         "tasks": "copa", "model": str(backbone), "data-dir": str(data), "methods": METHODS, "shots": "16",
-        "seeds": "2", "learning-rates": "0.01,0.05", "epochs": "copa=1,copa/16=2", "num-virtual-tokens": "4",
+        "seeds": "2", "grid-seeds": "1", "learning-rates": "0.01,0.05", "num-virtual-tokens": "4",
+        "epochs": "copa/full=1" if changed.get("shots") == "full" else "copa/16=2",
         "device": "cpu", "runs": str(folder / "runs"), "results": str(folder / "paper.json"), **changed,
     }  # fmt: skip
     return ["--debug", *(word for name, value in options.items() if value for word in (f"--{name}", value))]
@@ -232,6 +233,8 @@ def test_dry_run_says_the_costs_and_starts_nothing(backbone_folder, data_folder,
         ({"shots": "1000"}, "shots: got 1000; accepted: at most 40"),
         ({"learning-rates": "0.1,x"}, "learning-rates: got 'x'"),
         ({"epochs": "copa=0"}, "epochs: got 'copa=0'"),
+        ({"epochs": "copa=2"}, "epochs: got 'copa=2'; accepted: a number for copa/16"),
+        ({"max-steps": "2", "results": str(paper.RESULTS)}, "accepted: another file with --max-steps"),
         ({"grid-seeds": "3"}, "grid-seeds: got 3"),
     ],
 )

@@ -63,14 +63,23 @@ def test_twin_shares_the_weights_but_for_the_head():
     assert again.classifier.weight is not model.classifier.weight
 
 
-def test_gradients_of_the_frozen_backbone_go_through_all_layers():
-    model = contenders.frozen(backbone(TRAINING), TRAINING)
-    entered = []
-    model.bert.encoder.layer[0].register_forward_pre_hook(lambda _, given: entered.append(given[0]))
-    output = model(**batch_of(TRAINING))
-    entered[0].retain_grad()
+@pytest.mark.parametrize("build", [contenders.frozen, contenders.apt], ids=["backbone", "prefix"])
+def test_gradients_of_the_frozen_backbone_end_where_those_of_a_prefix_do(build):
+    module = build(backbone(TRAINING), TRAINING)
+    layers = next(each for each in module.modules() if hasattr(each, "encoder")).encoder.layer
+    entered, attended = [], []
+    layers[0].register_forward_pre_hook(lambda _, given: entered.append(given[0]))
+    layers[0].attention.self.register_forward_hook(lambda _, given, output: attended.append(output[0]))
+    output = module(**batch_of(TRAINING))
+    attended[0].retain_grad()
     output.loss.backward()
-    assert entered[0].grad.abs().sum() > 0
+    assert attended[0].grad.abs().sum() > 0
+    assert not entered[0].requires_grad
+
+
+def test_nothing_but_the_head_of_the_frozen_backbone_is_trained():
+    model = contenders.frozen(backbone(TRAINING), TRAINING)
+    model(**batch_of(TRAINING)).loss.backward()
     assert {name for name, each in model.named_parameters() if each.grad is not None} == {
         "classifier.weight",
         "classifier.bias",
