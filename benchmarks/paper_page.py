@@ -140,7 +140,7 @@ def _gates(table: Table) -> list[str]:
             plain(METHODS[method].title),
             _interval(facts.saturated),
             _interval(facts.spread, digits=4),
-            "" if facts.share_deviation is None else f"{facts.share_deviation:.3f}",
+            "" if facts.agreement is None else f"{facts.agreement:+.2f}",
         ]
         for method, facts in found.items()
         if facts is not None
@@ -150,10 +150,10 @@ def _gates(table: Table) -> list[str]:
     return [
         "",
         f"How gates ended. Saturated: their mean over the last batch is under {SATURATED} or over {1 - SATURATED}, "
-        "where they hardly learn any more. Spread: of the best checkpoint, over validation examples. Deviation between "
-        "seeds: of a layer's share in all gates, as part of an equal share.",
+        "where they hardly learn any more. Spread: of the best checkpoint, over validation examples. Agreement: mean "
+        "rank correlation of the layers' gate masses over pairs of seeds.",
         "",
-        markdown_table(("method", "saturated", "spread", "deviation between seeds"), rows),
+        markdown_table(("method", "saturated", "spread", "agreement of seeds"), rows),
     ]
 
 

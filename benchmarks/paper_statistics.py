@@ -7,10 +7,11 @@ that above 0 is better for the first of the two. Axes: L layers.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import t, ttest_1samp
+from scipy.stats import spearmanr, t, ttest_1samp
 
 from apt_core.estimates import Difference, Estimate, estimate, paired, reach
 from benchmarks.paper_methods import APT, METHODS, PT2, STAR
@@ -61,8 +62,8 @@ class GateFacts(NamedTuple):
     """part of the token gates, 0 to 1"""
     spread: Estimate
     """standard deviation of a layer's mean alpha over the validation examples"""
-    share_deviation: float | None
-    """standard deviation over seeds of a layer's share in all gates, as part of an equal share; None: one seed"""
+    agreement: float | None
+    """mean rank correlation of the layers' masses over all pairs of seeds, -1 to 1; None where there is no pair"""
 
 
 def compare(table: Table) -> list[Comparison]:
@@ -134,7 +135,8 @@ def profile(table: Table) -> Profile | None:
     runs = _with_gates(table, APT)
     if not runs:
         return None
-    mass, shares = _mass_and_shares(runs)
+    mass = np.array([run.gate_mass for run in runs])  # [seeds, L]
+    shares = mass / mass.sum(axis=1, keepdims=True)
     weight = mass / np.maximum(1, [run.prefix_lengths for run in runs])
     spread = np.array([run.gate_spread for run in runs])
     centres = shares @ np.arange(1, mass.shape[1] + 1)
@@ -147,23 +149,17 @@ def gate_facts(table: Table, method: str) -> GateFacts | None:
     runs = _with_gates(table, method)
     if not runs or any(run.gate_saturation is None for run in runs):
         return None
-    _, shares = _mass_and_shares(runs)
-    deviation = float(shares.std(axis=0, ddof=1).mean() * shares.shape[1]) if len(runs) > 1 else None
+    pairs = [spearmanr(one.gate_mass, two.gate_mass).statistic for one, two in combinations(runs, 2)]
+    agreement = float(np.mean(pairs)) if pairs and np.isfinite(pairs).all() else None
     saturated, spread = (
         estimate(np.mean(values, axis=1).tolist())
         for values in ([run.gate_saturation for run in runs], [run.gate_spread for run in runs])
     )
-    return GateFacts(saturated, spread, deviation)
+    return GateFacts(saturated, spread, agreement)
 
 
 def _with_gates(table: Table, method: str) -> list[Measured]:
     return [run for run in table.final(method).values() if run.gate_mass and run.gate_spread and sum(run.gate_mass) > 0]
-
-
-def _mass_and_shares(runs: Sequence[Measured]) -> tuple[np.ndarray, np.ndarray]:
-    """Gate mass, and of each layer its part of the sum: [seeds, L] each."""
-    mass = np.array([run.gate_mass for run in runs])
-    return mass, mass / mass.sum(axis=1, keepdims=True)
 
 
 def lower_centre(lower: Sequence[Profile], higher: Sequence[Profile]) -> tuple[Difference, float | None]:

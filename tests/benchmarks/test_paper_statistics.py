@@ -153,12 +153,12 @@ def test_how_gates_ended_is_a_mean_over_layers_and_its_scatter_over_seeds():
     found = gate_facts(table, "apt")
     assert found.saturated.mean == pytest.approx(0.1 * 3)  # seeds 1 to 5
     assert found.spread.mean == pytest.approx(0.02)
-    mass = np.array([[value + 0.1 * seed for value in (1.0, 2.0, 5.0)] for seed in SEEDS])
-    shares = mass / mass.sum(axis=1, keepdims=True)
-    assert found.share_deviation == pytest.approx(np.std(shares * 3, axis=0, ddof=1).mean())
+    assert found.agreement == pytest.approx(1)
     assert gate_facts(table, "pt2") is None
-    text = page([table], "paper.json")
-    assert f"| APT | 0.300 ± 0.196 | 0.0200 | {found.share_deviation:.3f} |" in text
+    assert "| APT | 0.300 ± 0.196 | 0.0200 | +1.00 |" in page([table], "paper.json")
+    turned = table.final("apt")[3]
+    turned.gate_mass = turned.gate_mass[::-1]
+    assert gate_facts(table, "apt").agreement == pytest.approx((6 - 4) / 10)  # of 10 pairs 4 are reversed
 
 
 def test_centres_of_two_tasks_are_compared_as_independent():
