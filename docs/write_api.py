@@ -31,6 +31,8 @@ PUBLIC = {
     "analysis.budgets": ("allocate", "allocate_within", "allocate_covering", "uniform", "Rules", "Budget"),
 }
 """module -> names that a program may rely on"""
+ROOMS = ("apt_core", "analysis")
+"""methods of base classes from elsewhere, such as transformers' Trainer, are not ours to describe"""
 
 
 def api() -> str:
@@ -50,7 +52,9 @@ def _entry(name: str, thing: type | object) -> str:
         if fields:
             lines += ["| field | | |", "|---|---|---|"]
             lines += [f"| `{field}` | {kind} | {about} |" for field, kind, about in fields] + [""]
-        for method_name, method in vars(thing).items():
+        ours = [base for base in thing.__mro__ if base.__module__.partition(".")[0] in ROOMS]
+        members = {name: member for base in ours[::-1] for name, member in vars(base).items()}
+        for method_name, method in members.items():
             function = getattr(method, "__func__", method)
             if not method_name.startswith("_") and inspect.isfunction(function) and function.__doc__:
                 lines += [f"**{method_name}**{_signature(function)}\n", *_text(function)]

@@ -42,10 +42,10 @@ def runs_table() -> str:
 
 
 def errors_table() -> str:
-    """A row for every recorded run that was not made from another one: how well its gates tell errors."""
+    """A row for every recorded run with token gates that was not made from another one: do its gates tell errors?"""
     rows = []
     for folder, info in _recorded():
-        if info.parent is not None:
+        if info.parent is not None or info.apt_config["token_gate"] == "none":
             continue
         examples = read_examples(folder, info)
         gates = predict_errors(examples.gates, examples.error)
