@@ -124,7 +124,8 @@ def _words(comparison: Comparison, table: Table | None) -> str:
     factor, unit = reading_unit(metric)
     p = f"p {comparison.p:.3f}, corrected {comparison.p_holm:.3f}"
     if comparison.verdict == "undecided":
-        return f"{text} ({p}); undecided: {seeds} could have shown {factor * difference.half:.2f} {unit}, uncorrected"
+        who = "these seeds" if table is None else seeds
+        return f"{text} ({p}); undecided: {who} could have shown {factor * difference.half:.2f} {unit}, uncorrected"
     return f"{text} ({p}); {'held' if comparison.verdict == 'held' else 'the opposite'}"
 
 
