@@ -265,6 +265,7 @@ def test_help_of_the_command_line_loads_nothing_large():
     assert not loaded & {"torch", "transformers", "scipy", "numpy", "tqdm", "streamlit"}
 
 
-def test_page_is_what_the_results_say():
+def test_page_is_what_the_results_say(monkeypatch):
     """If this fails: ``python -m benchmarks.speed``."""
+    monkeypatch.undo()  # the cells in their real sizes
     assert speed_page.PAGE.read_text(encoding="utf-8") == speed_page.page(speed_page.read_results())
