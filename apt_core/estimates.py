@@ -73,14 +73,30 @@ def welch(values: Sequence[float | None], reference: Sequence[float | None]) -> 
     left, right = _known(values), _known(reference)
     if not left.size or not right.size:
         return None
-    mean, count = float(left.mean() - right.mean()), min(left.size, right.size)
-    if count < 2:
-        return Difference(mean, None, count)
-    u, v = (side.var(ddof=1) / side.size for side in (left, right))
-    if not _scatter(left, right):
-        return Difference(mean, None, count)
-    freedom = (u + v) ** 2 / (u**2 / (left.size - 1) + v**2 / (right.size - 1))
-    return Difference(mean, float(reach(freedom) * np.sqrt(u + v)), count)
+    return contrast([(1, left), (-1, right)])[0]
+
+
+def contrast(groups: Sequence[tuple[float, Sequence[float]]]) -> tuple[Difference, float | None]:
+    """A weighted sum of the means of independent groups with its interval, and the p value of its being 0.
+
+    Degrees of freedom as of Welch and Satterthwaite: (sum v)^2 / sum(v^2 / (n - 1)), v a group's w^2 s^2 / n.
+
+    Args:
+        groups: weight w and values of each, at least one.
+
+    Returns:
+        The sum; p of the two-sided test, None where there is no interval.
+    """
+    from scipy.special import stdtr  # as in ``reach``
+
+    sides = [(weight, np.asarray(values, dtype=np.float64)) for weight, values in groups]
+    mean, count = float(sum(weight * side.mean() for weight, side in sides)), min(side.size for _, side in sides)
+    if count < 2 or not _scatter(*(side for _, side in sides)):
+        return Difference(mean, None, count), None
+    parts = np.array([weight**2 * side.var(ddof=1) / side.size for weight, side in sides])
+    freedom = parts.sum() ** 2 / (parts**2 / [side.size - 1 for _, side in sides]).sum()
+    error = float(np.sqrt(parts.sum()))
+    return Difference(mean, float(reach(freedom) * error), count), float(2 * stdtr(freedom, -abs(mean) / error))
 
 
 def paired(values: Sequence[float | None], reference: Sequence[float | None]) -> Difference | None:

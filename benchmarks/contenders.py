@@ -72,13 +72,19 @@ def frozen(model: nn.Module, cell: Cell) -> nn.Module:
     They end where those of a prefix end, at the keys and values of the first layer: what is before is computed for
     nobody.
     """
-    model.requires_grad_(False)
-    if not cell.size.is_decoder:
-        model.classifier.requires_grad_(True)
+    _only_head(model, cell)
     names = ("k_proj", "v_proj") if cell.size.is_decoder else ("key", "value")
     for name in names:
         first = next(each for path, each in model.named_modules() if path.split(".")[-1] == name)
         first.register_forward_hook(lambda _, given, output: output.requires_grad_(torch.is_grad_enabled()))
+    return model
+
+
+def _only_head(model: nn.Module, cell: Cell) -> nn.Module:
+    """Nothing but the task head, if there is one, is trained."""
+    model.requires_grad_(False)
+    if not cell.size.is_decoder:
+        model.classifier.requires_grad_(True)
     return model
 
 
@@ -106,9 +112,7 @@ class PTuning(nn.Module):
 
     def __init__(self, model: nn.Module, cell: Cell) -> None:
         super().__init__()
-        self.model = model.requires_grad_(False)
-        if not cell.size.is_decoder:
-            model.classifier.requires_grad_(True)
+        self.model = _only_head(model, cell)
         self.length, config = cell.num_virtual_tokens, model.config
         self.heads = getattr(config, "num_key_value_heads", config.num_attention_heads)
         self.layers, self.size = config.num_hidden_layers, config.hidden_size // config.num_attention_heads

@@ -11,14 +11,12 @@ from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import spearmanr, t, ttest_1samp
+from scipy.stats import spearmanr, ttest_1samp
 
-from apt_core.estimates import Difference, Estimate, estimate, paired, reach
+from apt_core.estimates import Difference, Estimate, contrast, estimate, paired
 from benchmarks.paper_methods import APT, METHODS, PT2, STAR
 from benchmarks.paper_results import Measured, Table
 
-ROUNDING = 1e-12
-"""values that differ by less do not scatter"""
 LEVEL = 0.05
 """probability of a false finding that is accepted"""
 
@@ -92,26 +90,6 @@ def averaged(tables: Sequence[Table], method: str, other: str) -> list[Table]:
     counts = [len(_by_seed(table, method, other)) for table in tables]
     least = min(2, max(counts, default=0))
     return [table for table, count in zip(tables, counts, strict=True) if count and count >= least]
-
-
-def contrast(groups: Sequence[tuple[float, Sequence[float]]]) -> tuple[Difference, float | None]:
-    """A weighted sum of the means of independent groups, its interval, and the p value of its being 0.
-
-    Degrees of freedom as of Welch and Satterthwaite: (sum v)^2 / sum(v^2 / (n - 1)), v a group's w^2 s^2 / n.
-
-    Args:
-        groups: weight w and values of each.
-    """
-    sides = [(weight, np.asarray(values, dtype=np.float64)) for weight, values in groups]
-    mean = float(sum(weight * values.mean() for weight, values in sides))
-    count = min(values.size for _, values in sides)
-    scatter = any(np.ptp(values) > ROUNDING * max(1.0, np.abs(values).max()) for _, values in sides)
-    if count < 2 or not scatter:
-        return Difference(mean, None, count), None
-    parts = np.array([weight**2 * values.var(ddof=1) / values.size for weight, values in sides])
-    freedom = parts.sum() ** 2 / (parts**2 / [values.size - 1 for _, values in sides]).sum()
-    error = float(np.sqrt(parts.sum()))
-    return Difference(mean, reach(freedom) * error, count), float(2 * t.sf(abs(mean) / error, freedom))
 
 
 def with_holm(comparisons: Sequence[Comparison]) -> list[Comparison]:
